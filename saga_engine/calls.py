@@ -1,0 +1,142 @@
+"""Calling user code: one operation of one step, through its middlewares, plain or async, from any driver.
+
+Plain and async middlewares work around plain and async steps (S30): a plain one's `nxt` returns a response, an
+async one's is awaited. What is async throughout runs natively on an event loop. Anything else runs as plain code
+in a thread, and each async part of it is handed to a loop through a *bridge*.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio.to_thread
+import structlog
+
+from middleware import is_async
+from saga_engine.context import _current
+from saga_engine.plan import Step
+
+__all__ = ["Bridge", "Call", "Result"]
+
+#: Waits in a plain thread for something that must run on an event loop, and gives its result.
+Bridge = Callable[[Awaitable[Any]], Any]
+
+
+@dataclass(slots=True)
+class Result:
+    """What user code gave: a value or an exception. `is_reached`: the step itself was called, not only middlewares."""
+
+    value: Any = None
+    error: Exception | None = None
+    is_reached: bool = True
+
+
+class Call:
+    """One call of one operation of a step.
+
+    Args:
+        operation: "should_execute", "execute", "probe" or "compensate".
+        step: the step.
+        arguments: what the operation is called with: the request, and for compensate the error.
+        middlewares: what wraps it, outermost first; only `execute` is wrapped.
+    """
+
+    __slots__ = ("_is_reached", "arguments", "attempt", "middlewares", "operation", "step")
+
+    def __init__(
+        self, operation: str, step: Step, arguments: tuple[Any, ...], middlewares: Sequence[Any], attempt: int
+    ) -> None:
+        self.operation = operation
+        self.step = step
+        self.arguments = arguments
+        self.middlewares = middlewares
+        self.attempt = attempt
+        self._is_reached = not middlewares
+
+    @property
+    def is_native_async(self) -> bool:
+        """Tell whether every part of it is a coroutine function."""
+        return is_async(self._function) and all(is_async(m) for m in self.middlewares)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(self.step.transaction, self.operation)
+        return function
+
+    def run(self, bridge: Bridge) -> Result:
+        """Call it in this thread."""
+        with self._entered():
+            try:
+                value = self._plain_stack(bridge)(*self.arguments)
+            except Exception as error:
+                return Result(error=error, is_reached=self._is_reached)
+        return Result(value, is_reached=self._is_reached)
+
+    async def arun(self) -> Result:
+        """Call it on this event loop; only if it `is_native_async`."""
+        with self._entered():
+            try:
+                value = await self._async_stack()(*self.arguments)
+            except Exception as error:
+                return Result(error=error, is_reached=self._is_reached)
+        return Result(value, is_reached=self._is_reached)
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Make the step's context current, for `current_context()` and for every structlog logger."""
+        context = self.step.context
+        context.operation = self.operation
+        context.attempt = self.attempt
+        token = _current.set(context)
+        try:
+            with structlog.contextvars.bound_contextvars(
+                saga_id=context.saga_id, step=context.step, attempt=context.attempt
+            ):
+                yield
+        finally:
+            _current.reset(token)
+
+    def _plain_stack(self, bridge: Bridge) -> Callable[..., Any]:
+        def innermost(*arguments: Any) -> Any:
+            self._is_reached = True
+            return _settle(self._function(*arguments), bridge)
+
+        nxt: Callable[..., Any] = innermost
+        for middleware in reversed(self.middlewares):
+            nxt = _plain_link(middleware, nxt, bridge)
+        return nxt
+
+    def _async_stack(self) -> Callable[..., Awaitable[Any]]:
+        async def innermost(*arguments: Any) -> Any:
+            self._is_reached = True
+            return await self._function(*arguments)
+
+        nxt: Callable[..., Awaitable[Any]] = innermost
+        for middleware in reversed(self.middlewares):
+            nxt = _async_link(middleware, nxt)
+        return nxt
+
+
+def _settle(value: Any, bridge: Bridge) -> Any:
+    return bridge(value) if inspect.isawaitable(value) else value
+
+
+def _plain_link(middleware: Any, nxt: Callable[..., Any], bridge: Bridge) -> Callable[..., Any]:
+    if not is_async(middleware):
+        return lambda request: _settle(middleware(request, nxt), bridge)
+
+    async def awaited_nxt(request: dict[str, Any]) -> Any:
+        return await anyio.to_thread.run_sync(nxt, request)
+
+    return lambda request: bridge(middleware(request, awaited_nxt))
+
+
+def _async_link(middleware: Any, nxt: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def call(request: dict[str, Any]) -> Any:
+        return await middleware(request, nxt)
+
+    return call

@@ -1,0 +1,475 @@
+"""One drive: carries an execution on from taking the lease to suspending or ending, without doing any I/O itself.
+
+`Drive.run` is a generator. It yields what must be done outside (`Append`, `Perform`, `Sleep`) and is sent the
+result; an exception thrown into it ends the drive. A driver is whatever carries these three out: in the caller's
+thread, on an event loop, in a simulation. Neither the drive nor a driver knows a rule: those are the decider's.
+
+What the drive itself guarantees:
+
+- Nothing in flight is unjournaled: the entry that begins an execute, probe or compensate is durable before the call.
+- Nothing is answered before it is durable (J2).
+- Mail found by a commit is taken in first: facts are kept, decisions are taken anew (J3).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Union
+
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from saga_engine.calls import Call, Result
+from saga_engine.clock import Clock
+from saga_engine.codec import decode_json, encode_json
+from saga_engine.context import SagaContext
+from saga_engine.decider import (
+    Action,
+    Ask,
+    Compensate,
+    Execute,
+    Probe,
+    Refuse,
+    State,
+    Wait,
+    answer,
+    decide,
+    evolve,
+    replay,
+)
+from saga_engine.errors import (
+    DeadlineExceeded,
+    LeaseLost,
+    LimitReached,
+    NotAllowed,
+    NotJSON,
+    SagaCancelled,
+    StepInterrupted,
+    TransactionNotSelected,
+)
+from saga_engine.journal import (
+    AlreadyStarted,
+    AppendResult,
+    Commit,
+    DriveInterrupted,
+    Entry,
+    InboxMessage,
+    InboxPending,
+    Opening,
+    Release,
+    Response,
+    SagaSuspended,
+    StateSaved,
+    StepFailed,
+    StepStarted,
+    WaitElapsed,
+)
+from saga_engine.outcome import Carried, entry_of
+from saga_engine.plan import Workflow
+from saga_engine.recorded import rebuild_error, record_error
+
+__all__ = ["Append", "Budget", "Drive", "Effect", "Live", "Perform", "Position", "Sleep"]
+
+
+class Append(Struct, frozen=True):
+    """Append this commit; the result is what `Journal.append` returns or raises."""
+
+    commit: Commit
+
+
+class Perform(Struct, frozen=True):
+    """Start these calls. The result is a list of `(call, result)` of all that finished, at least one.
+
+    Calls of earlier effects may still be in flight; none to start means: wait for one of those.
+    """
+
+    calls: tuple[Call, ...]
+
+
+class Sleep(Struct, frozen=True):
+    """Wait in this process; the result is None."""
+
+    seconds: float
+
+
+Effect = Union[Append, Perform, Sleep]
+
+
+class Budget:
+    """How long one drive may go on (S25).
+
+    Args:
+        clock: measures it.
+        budget_s: seconds in which steps may be started.
+        wait_s_max: the longest single wait in the process, in seconds.
+    """
+
+    def __init__(self, clock: Clock, budget_s: float, wait_s_max: float) -> None:
+        self._clock = clock
+        self._ends_at = clock.monotonic() + budget_s
+        self._wait_s_max = wait_s_max
+
+    def remaining_s(self) -> float:
+        """Give the seconds left; negative when it is spent."""
+        return self._ends_at - self._clock.monotonic()
+
+    def allows_wait(self, seconds: float) -> bool:
+        """Tell whether this wait may happen in the process."""
+        return seconds <= self._wait_s_max and seconds <= self.remaining_s()
+
+
+class Position(Struct):
+    """Where in the journal the drive stands, and by which right.
+
+    `eid` None: the execution is yet to be opened. `is_held`: the lease is this drive's.
+    """
+
+    drive: str
+    eid: int | None = None
+    seq: int = 0
+    epoch: int = 0
+    is_held: bool = False
+
+
+class Live:
+    """The request and the state as the steps of one drive see them: two dicts that stay the same objects.
+
+    Args:
+        request: the text of the present request.
+        data: the text of `context.state`.
+    """
+
+    def __init__(self, request: Raw, data: Raw) -> None:
+        self.request: dict[str, Any] = decode_json(request)
+        self.data: dict[str, Any] = decode_json(data)
+        self.drive: Drive | None = None
+
+    def save(self, context: SagaContext) -> None:
+        """Commit the state in the middle of a step."""
+        if self.drive is None:
+            raise NotAllowed("context.save() in a constructor: nothing is journaled yet; move it to execute")
+        self.drive.save(context.step)
+
+
+class Drive:
+    """One drive of one execution.
+
+    Args:
+        position: where the journal stands.
+        first: the entries to begin with, not yet journaled: `SagaStarted`, or what takes the lease.
+        before: the journaled state that `first` goes on from; None with `SagaStarted`.
+        inbox: mail that was there when the execution was loaded.
+        live: the dicts that the steps see.
+        workflow: the steps.
+        clock: wall time.
+        budget: how long the drive may go on.
+        append: appends in the calling thread; used by `context.save()`.
+        on_commit: told of every durable commit: the new state and its entries.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        first: Sequence[Entry],
+        before: State | None,
+        inbox: Sequence[InboxMessage],
+        live: Live,
+        workflow: Workflow,
+        *,
+        clock: Clock,
+        budget: Budget,
+        append: Callable[[Commit], AppendResult],
+        on_commit: Callable[[State, Sequence[Entry]], None],
+    ) -> None:
+        self.position = position
+        self._before = before
+        self._clock = clock
+        self._budget = budget
+        self._append = append
+        self._on_commit = on_commit
+        self._lock = threading.RLock()  # a step may save from its own thread while others are in flight
+        self._buffer: list[Entry] = list(first)
+        self._drained: tuple[int, ...] = ()
+        self.state = _fold(before, self._buffer)
+        self._begun: list[Action] = []
+        self._in_flight: dict[Call, Action] = {}
+        self._errors: dict[str, Exception] = {}
+        self._is_under_way = False
+        self.request = live.request
+        self.data = live.data
+        self._data_known = self.state.data
+        self.workflow = workflow
+        live.drive = self
+        if inbox:
+            self._take_in(inbox)
+
+    def save(self, step: str) -> None:
+        """Commit what the step changed so far; `context.save()`."""
+        with self._lock:
+            carried = self._carried()
+            if not carried:
+                return
+            self._apply(StateSaved(at=self._clock.now(), step=step, **carried))
+            while not _exhaust(self._commit(), self._append):
+                pass
+
+    # --- the loop ---
+
+    def run(self) -> Generator[Effect, Any, Response]:
+        """Carry the execution on; returns what to answer."""
+        while True:
+            wait = yield from self._decide()
+            if self.state.is_released:
+                if (yield from self._commit(is_release=True)):
+                    return self.state.told or answer(self.state, self._clock.now())
+            elif self._begun:
+                if (yield from self._commit()):
+                    yield from self._perform(self._take_begun())
+            elif self._in_flight:
+                yield from self._perform(())
+            elif wait is not None:
+                yield from self._wait(wait)
+
+    def _decide(self) -> Generator[Effect, Any, Wait | None]:
+        """Carry out decisions until something must be waited for; give the wait, if it is for a time."""
+        while True:
+            actions = decide(self.state)
+            for action in actions:
+                if isinstance(action, Wait):
+                    return action
+                if isinstance(action, (Ask, Execute, Probe, Compensate)) and self._is_spent():
+                    self._suspend("budget", self._clock.now(), None)
+                    return None
+                yield from self._carry_out(action)
+            if not actions:
+                return None
+
+    def _carry_out(self, action: Action) -> Generator[Effect, Any, None]:
+        if isinstance(action, Refuse):
+            raise TransactionNotSelected(
+                f"{self.state.saga}: no transaction applies to this request: make one's should_execute return True"
+            )
+        if isinstance(action, Ask):
+            call = self._call(action, "should_execute", self.state.steps[action.step].attempts + 1)
+            yield from self._perform((call,))
+            while call in self._in_flight:
+                yield from self._perform(())
+            return
+        assert not isinstance(action, Wait), "waits are not carried out"
+        self._apply(action.begin(self._clock.now()))
+        if isinstance(action, (Execute, Probe, Compensate)):
+            self._begun.append(action)
+
+    def _is_spent(self) -> bool:
+        return self._is_under_way and self._budget.remaining_s() <= 0
+
+    def _take_begun(self) -> tuple[Call, ...]:
+        begun, self._begun = self._begun, []
+        return tuple(self._call_of(action) for action in begun)
+
+    def _call_of(self, action: Action) -> Call:
+        if isinstance(action, Execute):
+            return self._call(action, "execute", action.attempt, self.workflow.middlewares)
+        if isinstance(action, Compensate):
+            error = self._error_for(action.step)
+            return self._call(action, "compensate", action.attempt, (), error)
+        assert isinstance(action, Probe), "only these three are begun"
+        return self._call(action, "probe", self.state.steps[action.step].attempts)
+
+    def _call(
+        self,
+        action: Execute | Compensate | Probe | Ask,
+        operation: str,
+        attempt: int,
+        middlewares: Sequence[Any] = (),
+        error: Exception | None = None,
+    ) -> Call:
+        step = self.workflow.steps[action.step]
+        step.context.undone = self.state.steps[action.step].undone
+        arguments = (self.request,) if error is None else (self.request, error)
+        call = Call(operation, step, arguments, middlewares, attempt)
+        self._in_flight[call] = action
+        return call
+
+    def _perform(self, calls: tuple[Call, ...]) -> Generator[Effect, Any, None]:
+        self._is_under_way = True
+        for call, result in (yield Perform(calls)):
+            self.absorb(call, result)
+
+    def absorb(self, call: Call, result: Result) -> None:
+        """Take in what a call gave."""
+        action = self._in_flight.pop(call)
+        result, carried, limit = self._carried_by(call, result)
+        if result.error is not None and call.operation in ("should_execute", "execute"):
+            self._errors[call.step.name] = result.error
+        elif result.error is not None and isinstance(action, Compensate) and action.is_final:
+            self._errors[call.step.name] = result.error
+        entry = entry_of(self.state, action, call, result, self._clock.now(), carried)
+        if limit is not None and isinstance(entry, StepFailed):
+            entry = replace(entry, limit=limit, retry_at=None)
+        self._apply(entry)
+        if isinstance(entry, StepStarted):
+            self._begun.append(Execute(entry.step, entry.attempt))
+
+    def _carried_by(self, call: Call, result: Result) -> tuple[Result, Carried, str | None]:
+        """Find what the call changed; what cannot be journaled makes the call a failure and is dropped."""
+        if call.operation == "should_execute":
+            return result, {}, None
+        try:
+            return result, self._carried(), None
+        except (NotJSON, LimitReached) as error:
+            self._refresh()
+            limit = "payload_bytes_max" if isinstance(error, LimitReached) else None
+            return Result(error=result.error or error, is_reached=result.is_reached), {}, limit
+
+    def _carried(self) -> Carried:
+        bytes_max = self.state.policy.payload_bytes_max
+        request = encode_json(self.request, "request", bytes_max, self.state.request)
+        data = encode_json(self.data, "context.state", bytes_max, self.state.data)
+        carried: Carried = {}
+        if request is not self.state.request:
+            carried["request"] = request
+        if data is not self.state.data:
+            carried["state"] = self._data_known = data
+        return carried
+
+    def _error_for(self, name: str) -> Exception:
+        """Give the `e` of a `compensate`: the failing step's own error; for the others, why the saga turned back."""
+        step, back = self.state.steps[name], self.state.turned_back
+        if step.undo_of == "failed" or back is None or back.cause == "failed":
+            failing = name if step.undo_of == "failed" or back is None else (back.step or name)
+            return self._known_error(failing)
+        if back.cause == "cancelled":
+            return self._errors.setdefault("cancelled", SagaCancelled(_cancel_reason(self.state)))
+        if back.cause == "deadline":
+            return self._errors.setdefault("deadline", DeadlineExceeded())
+        return self._errors.setdefault("interrupted", StepInterrupted())
+
+    def _known_error(self, name: str) -> Exception:
+        record = self.state.steps[name].error
+        if name not in self._errors:
+            self._errors[name] = StepInterrupted() if record is None else rebuild_error(record)
+        return self._errors[name]
+
+    # --- waiting, suspending, giving up ---
+
+    def _wait(self, wait: Wait) -> Generator[Effect, Any, None]:
+        now = self._clock.now()
+        if wait.cause == "raised":
+            yield from self._raise(wait)
+        elif wait.cause == "retry" and wait.until is not None and self._budget.allows_wait(wait.until - now):
+            if not self._buffer or (yield from self._commit()):
+                if wait.until > now:
+                    yield Sleep(wait.until - now)
+                # The wait is over even if somebody set the clock back meanwhile.
+                self._apply(WaitElapsed(at=max(wait.until, self._clock.now())))
+        else:
+            self._suspend(wait.cause, wait.until, wait.told)
+
+    def _suspend(self, cause: Any, due_at: float | None, told: Response | None) -> None:
+        self._apply(SagaSuspended(at=self._clock.now(), cause=cause, due_at=due_at, told=told))
+
+    def _raise(self, wait: Wait) -> Generator[Effect, Any, None]:
+        """Mode select: give the caller the very exception that the transaction's `compensate` raised (S26)."""
+        self._suspend("raised", None, None)
+        if (yield from self._commit(is_release=True)):
+            name = wait.step or ""
+            record = self.state.steps[name].undo_error
+            raise self._errors.get(name) or rebuild_error(record or record_error(StepInterrupted()))
+
+    def interruption(self, cause: str) -> Generator[Append, AppendResult, None]:
+        """Give the lease back in the middle of whatever is in flight (S30); only while it is held."""
+        self._in_flight.clear()
+        while self.position.is_held:
+            self._buffer = [entry for entry in self._buffer if not entry.is_decision]
+            self._buffer.append(DriveInterrupted(at=self._clock.now(), cause=cause))
+            self.state = _fold(self._before, self._buffer)
+            self._suspend("interrupted", self._clock.now(), None)
+            yield from self._commit(is_release=True)
+
+    # --- entries ---
+
+    def _apply(self, entry: Entry) -> None:
+        self._buffer.append(entry)
+        self.state = evolve(self.state, entry)
+        self._refresh_if_stale()
+
+    def _refresh_if_stale(self) -> None:
+        if self.state.data is not self._data_known:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Make the dicts that the steps see equal to the state; the same dicts, because steps hold on to them."""
+        for live, raw in ((self.request, self.state.request), (self.data, self.state.data)):
+            live.clear()
+            live.update(decode_json(raw))
+        self._data_known = self.state.data
+
+    def _take_in(self, messages: Sequence[InboxMessage]) -> None:
+        """Put mail before every decision that was not yet journaled, and drop those decisions."""
+        facts = [entry for entry in self._buffer if not entry.is_decision]
+        new = [message.entry for message in messages if message.id not in self._drained]
+        self._buffer = facts + new
+        self._drained += tuple(m.id for m in messages if m.id not in self._drained)
+        self._begun.clear()
+        self.state = _fold(self._before, self._buffer)
+        self._refresh_if_stale()
+
+    def _commit(self, is_release: bool = False) -> Generator[Append, AppendResult, bool]:
+        """Make the buffer durable; False if mail came in instead, after which to decide anew."""
+        result = yield Append(self._commit_of(is_release))
+        if isinstance(result, InboxPending):
+            self._take_in(result.messages)
+            return False
+        if isinstance(result, AlreadyStarted):
+            raise LeaseLost("another drive started this execution at the same time")
+        entries, self._buffer = self._buffer, []
+        self._drained, self._before = (), self.state
+        position = self.position
+        position.eid, position.epoch, position.seq = result.eid, result.epoch, position.seq + 1
+        position.is_held = not is_release
+        self._on_commit(self.state, entries)
+        return True
+
+    def _commit_of(self, is_release: bool) -> Commit:
+        position, state = self.position, self.state
+        opening = None
+        if position.eid is None:
+            opening = Opening(state.saga_id, state.generation, state.saga)
+        return Commit(
+            eid=position.eid,
+            seq=position.seq + 1,
+            entries=tuple(self._buffer),
+            drive=position.drive,
+            epoch=position.epoch,
+            status=state.status,
+            at=state.at,
+            take=position.eid is not None and not position.is_held,
+            drained=self._drained,
+            opening=opening,
+            release=Release(state.due_at, state.told, state.response) if is_release else None,
+        )
+
+
+def _fold(before: State | None, entries: Sequence[Entry]) -> State:
+    if before is None:
+        return replay(tuple(entries))
+    state = before
+    for entry in entries:
+        state = evolve(state, entry)
+    return state
+
+
+def _cancel_reason(state: State) -> str:
+    return state.cancelled.reason if state.cancelled else ""
+
+
+def _exhaust(steps: Generator[Append, AppendResult, bool], append: Callable[[Commit], AppendResult]) -> bool:
+    """Run the commit of a drive in this thread."""
+    effect = next(steps)
+    while True:
+        try:
+            effect = steps.send(append(effect.commit))
+        except StopIteration as stop:
+            return bool(stop.value)

@@ -1,0 +1,637 @@
+"""The engine: starts, resolves, recovers, inspects and corrects executions on one journal."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+from connect.eaas.core.responses import BackgroundResponse
+from msgspec import Raw
+
+from saga_engine.clock import Clock, SystemClock
+from saga_engine.codec import decode_json, encode_json
+from saga_engine.context import SagaContext
+from saga_engine.decider import Phase, State, answer, full_id, is_early, replay
+from saga_engine.drive import Budget, Drive, Live, Position
+from saga_engine.drivers import AsyncDriver, SyncDriver, Threads
+from saga_engine.errors import (
+    BadRequest,
+    InvalidTransaction,
+    LeaseLost,
+    NotAllowed,
+    SagaError,
+    TransactionException,
+    UnknownExecution,
+    UnknownSaga,
+)
+from saga_engine.journal import (
+    ABSENT,
+    CancelRequested,
+    DriveResumed,
+    Entry,
+    Header,
+    Journal,
+    Loaded,
+    ParkedStepResolved,
+    RequestDelivered,
+    Response,
+    SagaStarted,
+    SagaStatus,
+    SignalReceived,
+    TakenOver,
+)
+from saga_engine.journals import open_journal
+from saga_engine.logs import engine_logger, log_entries
+from saga_engine.plan import Workflow, asks, build_workflow, plan_of, policy_of
+from saga_engine.record import SagaRecord, as_record, to_response
+from saga_engine.saga import Saga, Services, check_definition
+
+__all__ = ["DEFAULT_JOURNAL_URL", "Engine", "Recovered", "default_engine"]
+
+DEFAULT_JOURNAL_URL = "sqlite:///saga.db"
+
+#: What a caller is told who meets a live drive, in seconds.
+HELD_COUNTDOWN_S = 30.0
+#: What a caller is told whose execution this deployment cannot drive, in seconds (S27).
+STUCK_COUNTDOWN_S = 300.0
+
+_KEY_CHARS_MAX = 512
+_GENERATION = re.compile(r"^(?P<bare>.+)#(?P<generation>[1-9]\d*)$", re.DOTALL)
+
+Observer = Callable[[str, Sequence[Entry]], None]
+
+
+class Recovered(int):
+    """How many executions `recover` took up.
+
+    Attributes:
+        left_alone: how many it could not take up, for want of services, of the saga, or of its steps.
+        failed: how many raised an error, which was logged; they are as they were.
+    """
+
+    left_alone: int
+    failed: int
+
+    def __new__(cls, taken: int, left_alone: int = 0, failed: int = 0) -> Recovered:
+        """Make the count."""
+        self = super().__new__(cls, taken)
+        self.left_alone = left_alone
+        self.failed = failed
+        return self
+
+
+class _Stuck(Exception):
+    """This deployment cannot drive the execution."""
+
+
+class Engine:
+    """Runs sagas on one journal. Safe for use from any number of threads and event loops.
+
+    Args:
+        journal: a URL (`sqlite:///saga.db`, `memory://`) or an open journal, which the caller closes.
+        config, client, logger: what steps are built with when no handler gives its own.
+        sagas: sagas that cannot be imported by name at recovery, for example because they are local classes.
+        budget_s: seconds in which one delivery may start steps: 0.8 of the limit of whoever delivers.
+        lease_s: seconds without a heartbeat after which a holder on another host counts as dead.
+        heartbeat_s: seconds between heartbeats of a process that holds a lease.
+        threads_max: how many plain steps may run at once beside event loops.
+        clock: wall and monotonic time; by default the machine's.
+        observer: told of every durable commit, in the driving thread, with the saga id and its entries.
+    """
+
+    def __init__(
+        self,
+        journal: str | Journal = DEFAULT_JOURNAL_URL,
+        *,
+        config: Mapping[str, Any] | None = None,
+        client: Any = None,
+        logger: Any = None,
+        sagas: Iterable[type[Saga]] = (),
+        budget_s: float = 240.0,
+        lease_s: float = 30.0,
+        heartbeat_s: float = 10.0,
+        threads_max: int = 64,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._is_own_journal = isinstance(journal, str)
+        self.journal: Journal = (
+            open_journal(journal, lease_s=lease_s, heartbeat_s=heartbeat_s) if isinstance(journal, str) else journal
+        )
+        self._services = Services(config, client, logger)
+        self._log = engine_logger(logger)
+        self._sagas = {saga.__name__: saga for saga in sagas}
+        self._budget_s = budget_s
+        self._clock = clock or SystemClock()
+        self._observer = observer
+        self._threads = Threads(threads_max)
+        self._checked: set[type[Saga]] = set()
+        self._sync = SyncDriver(self.journal, self._clock, self._threads)
+        self._async = AsyncDriver(self.journal, self._clock, self._threads)
+        for saga in self._sagas.values():
+            self._check(saga)
+
+    # --- resolving ---
+
+    def resolve(self, saga: Saga, request: dict[str, Any], services: Services | None = None) -> BackgroundResponse:
+        """Carry the request's execution on in this thread, as far as it goes now; start it if there is none.
+
+        Args:
+            saga: the saga.
+            request: a dict of JSON values that has the saga's key.
+            services: what the steps are built with; by default the engine's own.
+
+        Returns:
+            What to answer; see the table of answers in docs/design.md.
+
+        Raises:
+            SagaError: the request or the saga cannot be used; nothing was started.
+            JournalError: the journal cannot be written; deliver again.
+        """
+        prepared = self._prepare(saga, request, services or self._services)
+        if isinstance(prepared, BackgroundResponse):
+            return prepared
+        try:
+            response = self._sync.run(prepared)
+        except LeaseLost:
+            return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
+        return self._answered(saga, prepared, response)
+
+    async def aresolve(
+        self, saga: Saga, request: dict[str, Any], services: Services | None = None
+    ) -> BackgroundResponse:
+        """Do what `resolve` does on the running event loop: async steps natively, plain ones in threads."""
+        prepared = self._prepare(saga, request, services or self._services)
+        if isinstance(prepared, BackgroundResponse):
+            return prepared
+        try:
+            response = await self._async.run(prepared)
+        except LeaseLost:
+            return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
+        return self._answered(saga, prepared, response)
+
+    def _answered(self, saga: Saga, drive: Drive, response: Response) -> BackgroundResponse:
+        if drive.state.parked is not None:
+            return self._parked_response(saga, self.get(full_id(drive.state.saga_id, drive.state.generation)), response)
+        return to_response(response)
+
+    def _parked_response(self, saga: Saga, record: SagaRecord, response: Response) -> BackgroundResponse:
+        return saga.parked_response(record) or to_response(response)
+
+    def _prepare(self, saga: Saga, request: Any, services: Services) -> Drive | BackgroundResponse:
+        """Find out what this delivery meets: nothing, an end, a live drive, or something to go on with."""
+        self._check(type(saga))
+        raw = self._request(saga, request)
+        saga_id = self._saga_id(saga, request)
+        header = self.journal.header(saga_id)
+        if header is None:
+            return self._open(saga, saga_id, 1, raw, services)
+        if header.status.is_ended:
+            return self._deliver_to_ended(saga, header, raw, services)
+        if self.journal.is_held(header):
+            return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
+        return self._deliver(saga, header, raw, services)
+
+    def _check(self, saga: type[Saga]) -> None:
+        if saga in self._checked:
+            return
+        check_definition(saga)
+        self._checked.add(saga)
+
+    def _request(self, saga: Saga, request: Any) -> Raw:
+        if not isinstance(request, dict):
+            raise BadRequest(f"the request is a {type(request).__name__}: deliver the request's dict")
+        return encode_json(request, "request", saga.payload_bytes_max)
+
+    def _saga_id(self, saga: Saga, request: dict[str, Any]) -> str:
+        try:
+            key = saga.key(request)
+            _check_key(saga, key)
+        except BadRequest:
+            if not any(saga.transactions(request)):
+                raise TransactionException.not_selected(
+                    f"{type(saga).__name__}.transactions(request) listed nothing for this request: list at least one"
+                ) from None
+            raise
+        return f"{type(saga).__name__}:{key}"
+
+    def _open(self, saga: Saga, saga_id: str, generation: int, raw: Raw, services: Services) -> Drive:
+        """Prepare the first drive of an execution that does not exist yet."""
+        kind, now, live, budget = type(saga), self._clock.now(), Live(raw, Raw(b"{}")), self._budget()
+        workflow = self._workflow(saga, full_id(saga_id, generation), raw, live, services, budget)
+        self._warn_about_mode(workflow)
+        position = Position(drive=secrets.token_hex(8))
+        started = SagaStarted(
+            at=now,
+            saga=kind.__name__,
+            saga_path=f"{kind.__module__}:{kind.__qualname__}",
+            saga_id=saga_id,
+            generation=generation,
+            drive=position.drive,
+            plan=plan_of(workflow),
+            policy=policy_of(kind, now),
+            request=raw,
+        )
+        return self._drive(position, [started], None, (), live, workflow, budget, services)
+
+    def _deliver_to_ended(
+        self, saga: Saga, header: Header, raw: Raw, services: Services
+    ) -> Drive | BackgroundResponse:
+        if type(saga).restarts is not Saga.restarts:
+            record = self.get(full_id(header.saga_id, header.generation))
+            if saga.restarts(decode_json(raw), record):
+                return self._open(saga, header.saga_id, header.generation + 1, raw, services)
+        assert header.response is not None, "an ended execution has its answer"
+        return to_response(header.response)
+
+    def _deliver(self, saga: Saga, header: Header, raw: Raw, services: Services) -> Drive | BackgroundResponse:
+        loaded = self.journal.load(header.eid)
+        state, now = replay(loaded.entries), self._clock.now()
+        if not loaded.inbox:
+            if state.parked is not None:
+                return self._parked_response(saga, as_record(header, state), answer(state, now))
+            if is_early(state, now):
+                return to_response(answer(state, now))
+        position = Position(secrets.token_hex(8), header.eid, loaded.seq, header.epoch)
+        is_same = bytes(raw) == bytes(state.request)
+        delivered = RequestDelivered(at=now, drive=position.drive, request=ABSENT if is_same else raw)
+        try:
+            return self._take(saga, header, state, loaded, position, raw, delivered, services)
+        except _Stuck as stuck:
+            self._note_stuck(header, str(stuck))
+            return to_response(Response("reschedule", countdown_s=STUCK_COUNTDOWN_S))
+
+    def _take(
+        self,
+        saga: Saga,
+        header: Header,
+        state: State,
+        loaded: Loaded,
+        position: Position,
+        raw: Raw,
+        taking: Entry,
+        services: Services,
+    ) -> Drive:
+        """Prepare a drive that goes on with a journaled execution; its first commit takes the lease."""
+        first: list[Entry] = [taking]
+        if not state.is_released:
+            first.insert(0, TakenOver(at=taking.at, drive=position.drive, died=header.held_by))
+        live, budget = Live(raw, state.data), self._budget()
+        saga_id = full_id(state.saga_id, state.generation)
+        workflow = self._workflow(saga, saga_id, state.first_request, live, services, budget)
+        missing = [step.name for step in state.plan.steps if step.name not in workflow.steps]
+        if missing:
+            raise _Stuck(f"{type(saga).__name__} has no step named {missing[0]!r} any more: deploy one that has")
+        return self._drive(position, first, state, loaded.inbox, live, workflow, budget, services)
+
+    def _workflow(
+        self, saga: Saga, saga_id: str, first_request: Raw, live: Live, services: Services, budget: Budget
+    ) -> Workflow:
+        def new_context() -> SagaContext:
+            return SagaContext(
+                saga_id, type(saga).__name__, "", live.data, remaining_s=budget.remaining_s, save=live.save
+            )
+
+        return build_workflow(saga, decode_json(first_request), live.request, services, new_context)
+
+    def _budget(self) -> Budget:
+        return Budget(self._clock, self._budget_s, self._budget_s)
+
+    def _drive(
+        self,
+        position: Position,
+        first: Sequence[Entry],
+        before: State | None,
+        inbox: Sequence[Any],
+        live: Live,
+        workflow: Workflow,
+        budget: Budget,
+        services: Services,
+    ) -> Drive:
+        log = self._log if services.logger is None else engine_logger(services.logger)
+
+        def on_commit(state: State, entries: Sequence[Entry]) -> None:
+            saga_id = full_id(state.saga_id, state.generation)
+            log_entries(log, saga_id, entries)
+            if self._observer is not None:
+                self._observe(saga_id, entries)
+
+        return Drive(
+            position,
+            first,
+            before,
+            inbox,
+            live,
+            workflow,
+            clock=self._clock,
+            budget=budget,
+            append=self.journal.append,
+            on_commit=on_commit,
+        )
+
+    def _observe(self, saga_id: str, entries: Sequence[Entry]) -> None:
+        assert self._observer is not None, "called only with an observer"
+        try:
+            self._observer(saga_id, entries)
+        except Exception:
+            self._log.exception("observer raised; the execution goes on", saga_id=saga_id)
+
+    def _warn_about_mode(self, workflow: Workflow) -> None:
+        """Warn once about lists that the seed framework would have read as alternatives."""
+        kind = type(workflow.saga)
+        is_explicit = any("mode" in vars(base) for base in kind.__mro__ if base is not Saga)
+        if is_explicit or kind in _warned or asks(workflow) < 2:
+            return
+        _warned.add(kind)
+        self._log.warning(
+            "several steps override should_execute and no mode is set: they all run, in order (mode = 'chain'); "
+            "set mode = 'select' if they are alternatives of which one delivery runs one, or mode = 'chain' to "
+            "silence this",
+            saga=kind.__name__,
+        )
+
+    # --- recovering ---
+
+    def recover(self) -> Recovered:
+        """Take up every unfinished execution that nobody holds and that can go on; oldest first.
+
+        Those are the ones whose holder died, that are due, or that have mail. Waits are not waited out here: an
+        execution that has to wait is suspended. Executions of mode "select" go on at a delivery only.
+
+        Returns:
+            How many were taken up.
+        """
+        taken = left_alone = failed = 0
+        for header in self._recoverable():
+            try:
+                taken += self._carry_on(header)
+            except _Stuck as stuck:
+                left_alone += 1
+                self._note_stuck(header, str(stuck))
+            except LeaseLost:
+                continue  # somebody else was faster: it is held
+            except SagaError:
+                failed += 1
+                self._log.exception("recovery failed", saga_id=full_id(header.saga_id, header.generation))
+        return Recovered(taken, left_alone, failed)
+
+    def _recoverable(self) -> Iterator[Header]:
+        after = 0
+        while True:
+            page = self.journal.recoverable(now=self._clock.now(), after=after, limit=100)
+            yield from page
+            if len(page) < 100:
+                return
+            after = page[-1].eid
+
+    def _carry_on(self, header: Header) -> bool:
+        """Drive an execution that nobody delivers; False if somebody holds it, or it waits for a delivery.
+
+        Raises:
+            _Stuck: this engine lacks what it takes.
+        """
+        if self.journal.is_held(header):
+            return False
+        loaded = self.journal.load(header.eid)
+        state = replay(loaded.entries)
+        if state.plan.mode == "select" or (state.parked is not None and not loaded.inbox):
+            return False
+        saga = self._find(state)()
+        services = self._services_for(saga, as_record(header, state))
+        position = Position(secrets.token_hex(8), header.eid, loaded.seq, header.epoch)
+        resumed = DriveResumed(at=self._clock.now(), drive=position.drive)
+        drive = self._take(saga, header, state, loaded, position, state.request, resumed, services)
+        self._sync.run(drive)
+        return True
+
+    def _find(self, state: State) -> type[Saga]:
+        if state.saga in self._sagas:
+            return self._sagas[state.saga]
+        try:
+            return find_saga(state.saga_path)
+        except UnknownSaga as error:
+            raise _Stuck(str(error)) from error
+
+    def _services_for(self, saga: Saga, record: SagaRecord) -> Services:
+        if self._services.are_given:
+            return self._services
+        given = saga.services(record)
+        if given is None:
+            raise _Stuck(
+                f"{type(saga).__name__} has no services here: give Engine(config=, client=, logger=), or define "
+                f"{type(saga).__name__}.services(record)"
+            )
+        return Services(given.get("config"), given.get("client"), given.get("logger"))
+
+    def _note_stuck(self, header: Header, reason: str) -> None:
+        saga_id = full_id(header.saga_id, header.generation)
+        self._log.error("execution is stuck", saga_id=saga_id, reason=reason)
+        self.journal.note_stuck(header, reason, self._clock.now())
+
+    # --- inspecting ---
+
+    def get(self, saga_id: str) -> SagaRecord:
+        """Give the record of an execution.
+
+        Args:
+            saga_id: `Saga:key`, which means the latest generation, or `Saga:key#2`.
+
+        Raises:
+            UnknownExecution: there is none.
+        """
+        header = self._header(saga_id)
+        return as_record(header, replay(self.journal.load(header.eid).entries))
+
+    def history(self, saga_id: str) -> list[Entry]:
+        """Give all entries of an execution, oldest first.
+
+        Raises:
+            UnknownExecution: there is none.
+        """
+        return list(self.journal.load(self._header(saga_id).eid).entries)
+
+    def search(
+        self,
+        *,
+        status: SagaStatus | None = None,
+        saga: str | type[Saga] | None = None,
+        stuck: bool = False,
+        limit: int = 100,
+    ) -> list[SagaRecord]:
+        """Give records, newest first.
+
+        Args:
+            status: only those that stand so.
+            saga: only those of this saga, or of the saga of this name.
+            stuck: only those that nobody could drive when they were last tried.
+            limit: how many at most.
+        """
+        if limit < 1:
+            raise BadRequest(f"limit is {limit}: give at least 1")
+        name = saga.__name__ if isinstance(saga, type) else saga
+        headers = self.journal.search(status=status, saga=name, stuck=stuck, limit=limit)
+        return [as_record(header, replay(self.journal.load(header.eid).entries)) for header in headers]
+
+    def _header(self, saga_id: str) -> Header:
+        match = _GENERATION.match(saga_id)
+        if match:
+            header = self.journal.header(match["bare"], int(match["generation"]))
+        else:
+            header = self.journal.header(saga_id)
+        if header is None:
+            raise UnknownExecution(f"no execution {saga_id!r} in {self.journal.url}: see saga list")
+        return header
+
+    # --- correcting ---
+
+    def signal(self, saga_id: str, name: str, payload: Any = None) -> None:
+        """Send a signal; the step that waits for it finds `payload` in `context.state[name]`.
+
+        It is kept until a step waits for it. If nobody holds the execution, this engine drives it on.
+
+        Raises:
+            UnknownExecution: there is none.
+            NotAllowed: it ended.
+            NotJSON: the payload is not JSON.
+        """
+        if not (isinstance(name, str) and name):
+            raise BadRequest(f"the signal's name is {name!r}: give a non-empty str")
+        raw = encode_json(payload, "payload", Saga.payload_bytes_max)
+        self._mail(saga_id, SignalReceived(at=self._clock.now(), name=name, payload=raw))
+
+    def cancel(self, saga_id: str, reason: str, *, who: str = "") -> None:
+        """Cancel an execution: the running step is waited for, then all that started is compensated.
+
+        If nobody holds the execution, this engine drives it.
+
+        Raises:
+            UnknownExecution: there is none.
+            NotAllowed: it ended.
+        """
+        self._mail(saga_id, CancelRequested(at=self._clock.now(), reason=reason, who=who))
+
+    def resolve_parked(
+        self,
+        saga_id: str,
+        step: str,
+        *,
+        note: str,
+        outcome: Literal["undone", "done", "not_done"] = "undone",
+        who: str = "",
+    ) -> None:
+        """Tell how a parked step stands after a person dealt with it; the execution goes on from there.
+
+        Args:
+            saga_id: the execution.
+            step: the parked step's name.
+            note: what was done, for the record.
+            outcome: "undone": its effect is gone, compensation goes on; "done": its effect is there, the
+                saga goes on with the next step; "not_done": it left no effect, the step runs again.
+            who: who says so.
+
+        Raises:
+            UnknownExecution: there is none.
+            NotAllowed: that step is not parked, or the outcome does not fit a compensation.
+        """
+        header = self._header(saga_id)
+        state = replay(self.journal.load(header.eid).entries)
+        found = state.steps.get(step)
+        if found is None or found.phase is not Phase.PARKED:
+            parked = [name for name, s in state.steps.items() if s.phase is Phase.PARKED]
+            raise NotAllowed(f"{saga_id}: step {step!r} is not parked; parked are {parked or 'none'}")
+        if state.turned_back and outcome != "undone":
+            raise NotAllowed(f"{saga_id} is compensating: only the outcome 'undone' lets it go on")
+        now = self._clock.now()
+        self._mail(saga_id, ParkedStepResolved(at=now, step=step, outcome=outcome, note=note, who=who))
+
+    def _mail(self, saga_id: str, entry: Entry) -> None:
+        header = self._header(saga_id)
+        if header.status.is_ended:
+            raise NotAllowed(f"{saga_id} ended {header.status.value}: nothing can change it any more")
+        self.journal.put(header.eid, entry)
+        try:
+            self._carry_on(self._header(saga_id))
+        except LeaseLost:
+            return  # whoever holds it takes the mail in with the next commit
+        except _Stuck as stuck:
+            self._log.warning("the message waits for the next delivery", saga_id=saga_id, reason=str(stuck))
+
+    # --- closing ---
+
+    def close(self) -> None:
+        """Give back threads and, if this engine opened it, the journal."""
+        self._threads.close()
+        if self._is_own_journal:
+            self.journal.close()
+
+    def __enter__(self) -> Engine:
+        """Give the engine itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def _check_key(saga: Saga, key: Any) -> None:
+    where = f"{type(saga).__name__}.key(request)"
+    if not isinstance(key, str) or not key:
+        raise BadRequest(f"{where} gave {key!r}: it must give a non-empty str")
+    if len(key) > _KEY_CHARS_MAX:
+        raise BadRequest(f"{where} gave {len(key)} characters: give at most {_KEY_CHARS_MAX}")
+    if _GENERATION.match(f"_{key}"):
+        raise BadRequest(f"{where} gave {key!r}: '#' and a number at the end mean a generation; give another key")
+
+
+def find_saga(path: str) -> type[Saga]:
+    """Import a saga by `module:QualifiedName`.
+
+    Raises:
+        UnknownSaga: there is none.
+    """
+    module_name, _, qualified = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for name in qualified.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownSaga(f"{path!r} cannot be imported ({error}): write module:Saga, or give Engine(sagas=[...])") from error
+    if not (isinstance(found, type) and issubclass(found, Saga)):
+        raise UnknownSaga(f"{path!r} is no saga: write module:Saga, where Saga is a subclass of saga_engine.Saga")
+    return found
+
+
+_warned: set[type[Saga]] = set()
+_engines: dict[tuple[int, str], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def default_engine(config: Mapping[str, Any] | None = None) -> Engine:
+    """Give the engine of this process for the configured journal; made when first asked for, anew after a fork.
+
+    The journal's URL is `SAGA_JOURNAL_URL` of the config, else of the environment, else `sqlite:///saga.db`.
+    """
+    url = (config or {}).get("SAGA_JOURNAL_URL") or os.environ.get("SAGA_JOURNAL_URL") or DEFAULT_JOURNAL_URL
+    with _engines_lock:
+        key = (os.getpid(), str(url))
+        if key not in _engines:
+            _engines[key] = Engine(str(url))
+        return _engines[key]
+
+
+def _forget_lock() -> None:
+    """A lock that another thread held at the fork would stay locked in the child for ever."""
+    global _engines_lock
+    _engines_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)

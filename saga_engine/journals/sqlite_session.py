@@ -1,0 +1,262 @@
+"""The connections of one process to a journal file: one that writes, under the group commit, and a few that read.
+
+None of them may be open while the process forks. SQLite keeps, in the memory of the process, which locks it holds; a
+forked child inherits that memory without the locks, and its own connections to the same file then take none. Nothing
+would keep the parent from deleting the write-ahead log under the child when it closes the journal, and with it
+whatever the child commits afterwards. So a fork waits for the transaction under way, the connections are closed, and
+both processes open theirs again when they need them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from saga_engine.errors import JournalError, JournalUnavailable, LeaseLost, SagaError
+from saga_engine.journals.commits import GroupCommit, Task
+from saga_engine.journals.heart import Heart
+from saga_engine.journals.process import ProcessIdentity, boot_clock_s, identify
+from saga_engine.journals.sqlite_file import begin, connect, open_file, opening, translated
+
+__all__ = ["READERS_MAX", "SqliteSession", "Transaction"]
+
+#: Connections that read at the same time; SQLite shares one page cache size for each.
+READERS_MAX = 4
+
+#: How long a fork waits for the journal to come to rest.
+_PAUSE_MAX_S = 5.0
+
+_logger = logging.getLogger("saga_engine.journal")
+
+Result = TypeVar("Result")
+
+
+class Transaction:
+    """What a task may do: execute statements, and say that it takes a lease, so that the heartbeat rides along."""
+
+    __slots__ = ("execute", "takes_lease")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+        self.takes_lease = False
+
+
+class _TaskFailed(Exception):
+    """One task of a batch failed in SQLite, so that the whole transaction is gone."""
+
+
+class SqliteSession:
+    """Everything of a journal that must not outlive its process: connections, threads, identity.
+
+    Args:
+        path: the journal file.
+        heartbeat_s: seconds between two heartbeats while a lease is held.
+        write_beat: writes the heartbeat of a process at a time of the boot clock.
+        abandon: gives up a lease, in a transaction.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        heartbeat_s: float,
+        write_beat: Callable[[Transaction, ProcessIdentity, float], None],
+        abandon: Callable[[Transaction, int, int], None],
+    ) -> None:
+        self.path = path
+        self.process = identify()
+        self.commits: GroupCommit[Transaction] = GroupCommit(self._write, name="saga-journal-writer")
+        self.heart = Heart(self._beat, self._abandon, heartbeat_s)
+        self._heartbeat_s = heartbeat_s
+        self._write_beat = write_beat
+        self._write_abandon = abandon
+        self._beat_s: float | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._reading = threading.BoundedSemaphore(READERS_MAX)
+        with opening:
+            _refuse_if_inherited(path)
+            self._writer = open_file(path)
+            _sessions.add(self)
+
+    def read(self, query: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run the query on a connection of its own, as of one moment."""
+        with self._reading, translated(self.path):
+            connection = self._readers.pop() if self._readers else connect(self.path)
+            try:
+                connection.execute("BEGIN")
+                result = query(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.close()
+                raise
+            self._readers.append(connection)
+            return result
+
+    def close(self, last: Task[Transaction]) -> None:
+        """Let everything queued and the last task be written, end the threads, close the connections."""
+        self.heart.close()
+        self.commits.close()
+        try:
+            self._write([last], [])
+        finally:
+            self._disconnect()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection is open."""
+        return self._writer is not None or bool(self._readers)
+
+    def pause(self) -> bool:
+        """Come to rest for a fork, with no connection open; tell whether that worked."""
+        if not self.commits.hold(_PAUSE_MAX_S):
+            return False
+        for _ in range(READERS_MAX):
+            self._reading.acquire()
+        self._disconnect()
+        return True
+
+    def resume(self) -> None:
+        """Go on after a `pause`; the connections come back when they are needed."""
+        for _ in range(READERS_MAX):
+            self._reading.release()
+        self.commits.resume()
+
+    def _disconnect(self) -> None:
+        connections = [*self._readers, *([self._writer] if self._writer is not None else [])]
+        self._readers, self._writer = [], None
+        for connection in connections:
+            connection.close()
+
+    # --- writing, always by the one thread that leads the group commit ---
+
+    def _write(self, tasks: list[Task[Transaction]], outcomes: list[Any]) -> None:
+        """Carry out the tasks in one transaction, or each in its own if one of them breaks it; see `Write`."""
+        with translated(self.path):
+            try:
+                self._transact(tasks, outcomes)
+                return
+            except _TaskFailed as failed:
+                if len(tasks) == 1 and failed.__cause__ is not None:
+                    raise failed.__cause__ from None
+        for task in tasks:
+            self._write_alone(task, outcomes)
+
+    def _write_alone(self, task: Task[Transaction], outcomes: list[Any]) -> None:
+        try:
+            self._write([task], outcomes)
+        except JournalError as error:
+            outcomes.append(error)
+
+    def _transact(self, tasks: list[Task[Transaction]], outcomes: list[Any]) -> None:
+        connection = self._connected()
+        results: list[Any] = []
+        beat_s: float | None = None
+        try:
+            begin(connection)
+            transaction = Transaction(connection)
+            results.extend(_attempt(task, transaction) for task in tasks)
+            beat_s = self._beat_along(transaction)
+            connection.execute("COMMIT")
+        except (sqlite3.Error, _TaskFailed):
+            self._undo(connection)
+            raise
+        except BaseException:
+            # Interrupted: what counts is whether the commit was over by then.
+            if len(results) < len(tasks) or connection.in_transaction:
+                self._undo(connection)
+                raise
+            outcomes.extend(results)
+            raise
+        outcomes.extend(results)
+        self._beat_s = beat_s or self._beat_s
+
+    def _beat_along(self, transaction: Transaction) -> float | None:
+        """Write the heartbeat if it is due and a lease is held or taken; give its time."""
+        if not (transaction.takes_lease or self.heart.holds):
+            return None
+        now_s = boot_clock_s()
+        if self._beat_s is not None and now_s - self._beat_s < self._heartbeat_s:
+            return None
+        self._write_beat(transaction, self.process, now_s)
+        return now_s
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = connect(self.path)
+        return self._writer
+
+    def _undo(self, connection: sqlite3.Connection) -> None:
+        """End a transaction that failed; a connection that cannot even do that is thrown away."""
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._writer = None
+            connection.close()
+
+    def _beat(self) -> None:
+        """Let a transaction pass: the heartbeat rides along if it is due."""
+        self.commits.run(lambda transaction: None)
+
+    def _abandon(self, eid: int, epoch: int) -> None:
+        self.commits.run(lambda transaction: self._write_abandon(transaction, eid, epoch))
+
+
+def _attempt(task: Task[Transaction], transaction: Transaction) -> Any:
+    """Carry out one task; a refusal is an outcome like any other."""
+    try:
+        return task(transaction)
+    except (LeaseLost, SagaError) as refusal:
+        return refusal
+    except sqlite3.Error as error:
+        raise _TaskFailed from error
+
+
+# --- forks --------------------------------------------------------------------------------------------------------
+
+_sessions: weakref.WeakSet[SqliteSession] = weakref.WeakSet()
+_paused: list[SqliteSession] = []
+#: Sessions that a fork copied with their connections open. They are kept: even closing them here would do harm.
+_inherited: list[SqliteSession] = []
+
+
+def _refuse_if_inherited(path: str) -> None:
+    if any(session.path == path for session in _inherited):
+        raise JournalUnavailable(
+            f"{path}: this process was forked in the middle of a commit and cannot use the journal safely; "
+            f"start it by spawn or forkserver instead"
+        )
+
+
+def _before_fork() -> None:
+    opening.acquire()
+    for session in list(_sessions):
+        if session.pause():
+            _paused.append(session)
+        else:
+            _logger.warning("%s did not come to rest for a fork: the child cannot use it", session.path)
+
+
+def _after_fork_in_parent() -> None:
+    for session in _paused:
+        session.resume()
+    _paused.clear()
+    opening.release()
+
+
+def _after_fork_in_child() -> None:
+    _inherited.extend(session for session in _sessions if session.is_connected)
+    _sessions.clear()
+    _paused.clear()
+    opening.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

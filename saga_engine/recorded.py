@@ -1,0 +1,80 @@
+"""Exceptions as journaled data, and back."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from saga_engine.codec import decode_json, encode_json
+from saga_engine.errors import LimitReached, NotJSON, RecordedError
+from saga_engine.journal import ABSENT, ErrorRecord
+
+__all__ = ["record_error", "rebuild_error"]
+
+_MESSAGE_CHARS_MAX = 4_000
+_TRACEBACK_CHARS_MAX = 16_000
+_ARGUMENTS_BYTES_MAX = 16_384
+
+
+def record_error(error: BaseException) -> ErrorRecord:
+    """Describe an exception by type, message, traceback and those arguments and attributes that are JSON (S29)."""
+    kind = type(error)
+    text = "".join(traceback.format_exception(kind, error, error.__traceback__))
+    return ErrorRecord(
+        type=f"{kind.__module__}.{kind.__qualname__}",
+        message=_message(error)[:_MESSAGE_CHARS_MAX],
+        traceback=text[-_TRACEBACK_CHARS_MAX:],
+        args=_json_or_absent(list(error.args)),
+        attributes=_json_or_absent(getattr(error, "__dict__", {})),
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # a user's __str__ must not cost us the record of the failure
+        return f"(its __str__ raised {type(broken).__name__})"
+
+
+def _json_or_absent(value: Any) -> Raw:
+    try:
+        return encode_json(value, "error", _ARGUMENTS_BYTES_MAX)
+    except (NotJSON, LimitReached):
+        return ABSENT
+
+
+def rebuild_error(record: ErrorRecord) -> Exception:
+    """Make the exception again without calling its `__init__`; a `RecordedError` if its class cannot be had."""
+    kind = _find(record.type)
+    if kind is None or not bytes(record.args):
+        return RecordedError(record.message, record.type, record.traceback)
+    arguments = decode_json(record.args)
+    try:
+        error = kind.__new__(kind, *arguments)
+        error.args = tuple(arguments)
+        if bytes(record.attributes):
+            error.__dict__.update(decode_json(record.attributes))
+    except (TypeError, AttributeError, msgspec.MsgspecError):  # a __new__ with a will of its own
+        return RecordedError(record.message, record.type, record.traceback)
+    return error
+
+
+def _find(type_name: str) -> type[Exception] | None:
+    """Import the class, however deep it is nested in its module."""
+    module_name, _, qualified = type_name.rpartition(".")
+    tail = [qualified]
+    while module_name:
+        try:
+            found: Any = importlib.import_module(module_name)
+        except Exception:  # whatever a foreign module raises at import: its class cannot be had
+            module_name, _, outer = module_name.rpartition(".")
+            tail.insert(0, outer)
+            continue
+        for name in tail:
+            found = getattr(found, name, None)
+        return found if isinstance(found, type) and issubclass(found, Exception) else None
+    return None
