@@ -8,22 +8,25 @@ in a thread, and each async part of it is handed to a loop through a *bridge*.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Token
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Union
 
 import anyio.to_thread
 import structlog
 
 from middleware import is_async
-from saga_engine.context import _current
+from saga_engine.context import SagaContext, _current
 from saga_engine.plan import Step
 
 __all__ = ["Bridge", "Call", "Result"]
 
 #: Waits in a plain thread for something that must run on an event loop, and gives its result.
 Bridge = Callable[[Awaitable[Any]], Any]
+
+_Tokens = tuple[Token[Union[SagaContext, None]], Mapping[str, Token[Any]]]
 
 
 @dataclass(slots=True)
@@ -60,7 +63,10 @@ class Call:
     @property
     def is_native_async(self) -> bool:
         """Tell whether every part of it is a coroutine function."""
-        return is_async(self._function) and all(is_async(m) for m in self.middlewares)
+        transaction = self.step.transaction
+        if self.operation in vars(transaction):
+            return is_async(self._function) and all(is_async(m) for m in self.middlewares)
+        return _is_async_method(type(transaction), self.operation) and all(is_async(m) for m in self.middlewares)
 
     @property
     def _function(self) -> Callable[..., Any]:
@@ -69,36 +75,35 @@ class Call:
 
     def run(self, bridge: Bridge) -> Result:
         """Call it in this thread."""
-        with self._entered():
-            try:
-                value = self._plain_stack(bridge)(*self.arguments)
-            except Exception as error:
-                return Result(error=error, is_reached=self._is_reached)
+        tokens = self._enter()
+        try:
+            value = self._plain_stack(bridge)(*self.arguments)
+        except Exception as error:
+            return Result(error=error, is_reached=self._is_reached)
+        finally:
+            _leave(tokens)
         return Result(value, is_reached=self._is_reached)
 
     async def arun(self) -> Result:
         """Call it on this event loop; only if it `is_native_async`."""
-        with self._entered():
-            try:
-                value = await self._async_stack()(*self.arguments)
-            except Exception as error:
-                return Result(error=error, is_reached=self._is_reached)
+        tokens = self._enter()
+        try:
+            value = await self._async_stack()(*self.arguments)
+        except Exception as error:
+            return Result(error=error, is_reached=self._is_reached)
+        finally:
+            _leave(tokens)
         return Result(value, is_reached=self._is_reached)
 
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
+    def _enter(self) -> _Tokens:
         """Make the step's context current, for `current_context()` and for every structlog logger."""
         context = self.step.context
         context.operation = self.operation
         context.attempt = self.attempt
-        token = _current.set(context)
-        try:
-            with structlog.contextvars.bound_contextvars(
-                saga_id=context.saga_id, step=context.step, attempt=context.attempt
-            ):
-                yield
-        finally:
-            _current.reset(token)
+        bound = structlog.contextvars.bind_contextvars(
+            saga_id=context.saga_id, step=context.step, attempt=context.attempt
+        )
+        return _current.set(context), bound
 
     def _plain_stack(self, bridge: Bridge) -> Callable[..., Any]:
         def innermost(*arguments: Any) -> Any:
@@ -119,6 +124,17 @@ class Call:
         for middleware in reversed(self.middlewares):
             nxt = _async_link(middleware, nxt)
         return nxt
+
+
+def _leave(tokens: _Tokens) -> None:
+    context, bound = tokens
+    structlog.contextvars.reset_contextvars(**bound)
+    _current.reset(context)
+
+
+@lru_cache(maxsize=4096)
+def _is_async_method(kind: type, name: str) -> bool:
+    return is_async(getattr(kind, name))
 
 
 def _settle(value: Any, bridge: Bridge) -> Any:

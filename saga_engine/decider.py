@@ -121,14 +121,17 @@ class Phase(Enum):
     UNDONE = StepStatus.COMPENSATED, "undone"
     PARKED = StepStatus.PARKED, "waits for a person"
 
-    @property
-    def status(self) -> StepStatus:
-        """The status that people see."""
-        return self.value[0]
+    status: StepStatus
+    is_over: bool
+
+    def __init__(self, status: StepStatus, _meaning: str) -> None:
+        #: what people see of it
+        self.status = status
+        #: forward: the steps after it may go on
+        self.is_over = status in (StepStatus.COMPLETED, StepStatus.SKIPPED)
 
 
-_UNDO_UNDER_WAY = frozenset(
-    {
+_UNDO_UNDER_WAY = (
         Phase.UNDOING,
         Phase.UNDO_INTERRUPTED,
         Phase.UNDO_RETRYING,
@@ -136,12 +139,10 @@ _UNDO_UNDER_WAY = frozenset(
         Phase.UNDO_DECLINED,
         Phase.UNDO_SUSPENDED,
         Phase.UNDO_WOKEN,
-    }
-)
-_UNFINISHED = frozenset(
-    {Phase.INTERRUPTED, Phase.RETRYING, Phase.SUSPENDED, Phase.WOKEN, Phase.FAILED, Phase.COMPLETED}
-)
-_OVER = frozenset({Phase.COMPLETED, Phase.SKIPPED})
+    )
+_UNFINISHED = (Phase.INTERRUPTED, Phase.RETRYING, Phase.SUSPENDED, Phase.WOKEN, Phase.FAILED, Phase.COMPLETED)
+#: Forward, these are looked into before anything else.
+_TROUBLE = (Phase.FAILED, Phase.UNDONE, Phase.INTERRUPTED)
 
 
 class StepState(Struct, frozen=True):
@@ -415,7 +416,7 @@ def _woken(step: StepState) -> StepState:
 
 
 def _reselectable(step: StepState) -> StepState:
-    if step.phase in _OVER or step.phase is Phase.PARKED:
+    if step.phase.is_over or step.phase is Phase.PARKED:
         return step
     return replace(step, phase=Phase.PENDING, is_passed_over=False, is_probing=False, undo_of=None)
 
@@ -783,7 +784,10 @@ def decide(state: State) -> tuple[Action, ...]:
 
 
 def _is_in_flight(state: State) -> bool:
-    return any(s.phase is Phase.RUNNING or s.phase is Phase.UNDOING or s.is_probing for s in state.steps.values())
+    for step in state.steps.values():
+        if step.phase is Phase.RUNNING or step.phase is Phase.UNDOING or step.is_probing:
+            return True
+    return False
 
 
 def _unless_turning_back(state: State) -> tuple[Action, ...]:
@@ -793,53 +797,64 @@ def _unless_turning_back(state: State) -> tuple[Action, ...]:
     return tuple(a for a in _ready_actions(state) if not isinstance(a, Wait))
 
 
-def _limit_reached(state: State) -> Park | Finish | None:
+def _limit_reached(state: State) -> Park | None:
     """Park at the first unfinished step when a limit of J8 or S16 is reached; never loop."""
-    if any(s.phase is Phase.PARKED for s in state.steps.values()):
-        return None
     policy = state.policy
-    for name, count, count_max, hint in (
-        ("recoveries_max", state.recoveries, policy.recoveries_max, "the process dies in this step: find out why"),
-        ("reschedules_max", state.reschedules, policy.reschedules_max, "it waits for something that never comes"),
-        ("entries_max", state.entries - state.entries_forgiven, policy.entries_max, "it goes on without an end"),
-    ):
-        if count > count_max:
-            return _park(_first_unfinished(state), f"{name} ({count_max}) reached", hint)
+    if state.recoveries > policy.recoveries_max:
+        return _park_unfinished(state, "recoveries_max", policy.recoveries_max, "find out what kills the process here")
+    if state.reschedules > policy.reschedules_max:
+        return _park_unfinished(state, "reschedules_max", policy.reschedules_max, "it waits for what never comes")
+    if state.entries - state.entries_forgiven > policy.entries_max:
+        return _park_unfinished(state, "entries_max", policy.entries_max, "it goes on without an end")
     return None
+
+
+def _park_unfinished(state: State, limit: str, count_max: int, hint: str) -> Park | None:
+    if _is_any_in(state, (Phase.PARKED,)):
+        return None
+    unfinished = _undo_order(state) if state.turned_back else (n for n, s in state.steps.items() if not s.phase.is_over)
+    step = next(unfinished, None)
+    return None if step is None else _park(step, f"{limit} ({count_max}) reached", hint)
 
 
 def _park(step: str, cause: str, hint: str) -> Park:
     return Park(step, cause, f"{hint}; then saga resolve")
 
 
-def _first_unfinished(state: State) -> str:
-    if state.turned_back:
-        return next(_undo_order(state), state.plan.steps[-1].name)
-    return next((n for n, s in state.steps.items() if s.phase not in _OVER), state.plan.steps[-1].name)
-
-
 def _forward(state: State) -> tuple[Action, ...]:
-    for name, step in state.steps.items():
-        if step.phase is Phase.FAILED and step.limit is not None:
-            return (_park(name, f"{step.limit} reached", "what the step did cannot be journaled"),)
-    unprobed = _failed_unprobed(state)
-    if unprobed is not None:
-        return (Probe(unprobed),)
-    back = _reason_to_turn_back(state)
-    if back is not None:
-        return (back,)
+    if state.cancelled is not None or state.policy.deadline_at is not None or _is_any_in(state, _TROUBLE):
+        trouble = _trouble(state)
+        if trouble is not None:
+            return (trouble,)
     if state.skipped is not None:
         return (_finish_skipped(state, state.skipped),)
     actions = tuple(_ready_actions(state))
     if not actions:
         return (Finish(SagaStatus.COMPLETED),)
-    parks = tuple(a for a in actions if isinstance(a, Park))
-    if parks:
-        return parks[:1]
-    if any(s.phase is Phase.PARKED for s in state.steps.values()):
+    for action in actions:
+        if isinstance(action, Park):
+            return (action,)
+    if _is_any_in(state, (Phase.PARKED,)):
         return (_finish_parked(state),)
     going_on = tuple(a for a in actions if not isinstance(a, Wait))
     return going_on or (_earliest(state, actions),)
+
+
+def _trouble(state: State) -> Action | None:
+    """Tell what keeps the execution from going forward, before anything else is done."""
+    for name, step in state.steps.items():
+        if step.phase is Phase.FAILED and step.limit is not None:
+            return _park(name, f"{step.limit} reached", "what the step did cannot be journaled")
+    unprobed = _failed_unprobed(state)
+    return Probe(unprobed) if unprobed is not None else _reason_to_turn_back(state)
+
+
+def _is_any_in(state: State, phases: tuple[Phase, ...]) -> bool:
+    # A loop, as this is asked several times for every entry; hashing an Enum for a set is slower still.
+    for step in state.steps.values():
+        if step.phase in phases:
+            return True
+    return False
 
 
 def _failed_unprobed(state: State) -> str | None:
@@ -857,7 +872,7 @@ def _reason_to_turn_back(state: State) -> TurnBack | None:
         return TurnBack("cancelled", failed)
     if failed is not None:
         return TurnBack("failed", failed)
-    if _is_past_deadline(state) and not all(s.phase in _OVER for s in state.steps.values()):
+    if _is_past_deadline(state) and not all(s.phase.is_over for s in state.steps.values()):
         return TurnBack("deadline")
     for planned in state.plan.steps:
         step = state.steps[planned.name]
@@ -884,10 +899,17 @@ def _finish_parked(state: State) -> Finish:
     return Finish(SagaStatus.PARKED, step=name, cause=step.cause or "")
 
 
+def _are_over(state: State, needs: tuple[str, ...]) -> bool:
+    for need in needs:
+        if not state.steps[need].phase.is_over:
+            return False
+    return True
+
+
 def _ready_actions(state: State) -> Iterator[Action]:
     for planned in state.plan.steps:
         step = state.steps[planned.name]
-        if step.phase not in _OVER and all(state.steps[need].phase in _OVER for need in planned.needs):
+        if not step.phase.is_over and _are_over(state, planned.needs):
             action = _advance(state, planned, step)
             if action is not None:
                 yield action

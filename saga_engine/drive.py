@@ -29,9 +29,12 @@ from saga_engine.decider import (
     Ask,
     Compensate,
     Execute,
+    Finish,
+    Park,
     Probe,
     Refuse,
     State,
+    TurnBack,
     Wait,
     answer,
     decide,
@@ -251,12 +254,18 @@ class Drive:
                 f"{self.state.saga}: no transaction applies to this request: make one's should_execute return True"
             )
         if isinstance(action, Ask):
+            if not self.workflow.steps[action.step].is_asked:
+                self._begin(Execute(action.step, self.state.steps[action.step].attempts + 1))
+                return
             call = self._call(action, "should_execute", self.state.steps[action.step].attempts + 1)
             yield from self._perform((call,))
             while call in self._in_flight:
                 yield from self._perform(())
             return
         assert not isinstance(action, Wait), "waits are not carried out"
+        self._begin(action)
+
+    def _begin(self, action: Execute | Probe | Compensate | TurnBack | Park | Finish) -> None:
         self._apply(action.begin(self._clock.now()))
         if isinstance(action, (Execute, Probe, Compensate)):
             self._begun.append(action)

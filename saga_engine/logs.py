@@ -161,9 +161,10 @@ _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 def log_entries(logger: Any, saga_id: str, entries: Sequence[Entry]) -> None:
     """Write one event for each entry of a durable commit, named after it: `step completed`, `saga ended`."""
+    is_info = logger.isEnabledFor(logging.INFO)
     for entry in entries:
         level = _LEVELS.get(type(entry), logging.INFO)
-        if logger.isEnabledFor(level):
+        if is_info or (level > logging.INFO and logger.isEnabledFor(level)):
             logger.log(level, _WORDS.sub(" ", type(entry).__name__).lower(), saga_id=saga_id, **_fields(entry))
 
 

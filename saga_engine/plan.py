@@ -27,13 +27,17 @@ _ON_UNKNOWN = ("rerun", "compensate", "park")
 
 @dataclass(slots=True)
 class Step:
-    """A transaction at its place in one execution, built for one drive."""
+    """A transaction at its place in one execution, built for one drive.
+
+    `is_asked`: it has a `should_execute` of its own.
+    """
 
     name: str
     transaction: BackgroundTransaction
     context: SagaContext
     retry: RetryPolicy
     compensation_retry: RetryPolicy
+    is_asked: bool
 
 
 @dataclass(slots=True)
@@ -100,7 +104,8 @@ def _build_step(
     context.step = name
     default = _UNTIL_IT_SUCCEEDS if transaction.kind is Kind.RETRIABLE else _ONCE
     undo = transaction.compensation_retry or saga.compensation_retry
-    return Step(name, transaction, context, transaction.retry or default, undo)
+    is_asked = overrides(transaction, "should_execute")
+    return Step(name, transaction, context, transaction.retry or default, undo, is_asked)
 
 
 def _build_transaction(scope: Container, entry: Any) -> BackgroundTransaction:
@@ -175,4 +180,4 @@ def policy_of(saga: type[Saga], now: float) -> Policy:
 
 def asks(workflow: Workflow) -> int:
     """Count the steps that have a `should_execute` of their own."""
-    return sum(overrides(step.transaction, "should_execute") for step in workflow.steps.values())
+    return sum(step.is_asked for step in workflow.steps.values())

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from saga_engine.errors import JournalError, JournalUnavailable
 
@@ -23,22 +23,15 @@ BATCH_MAX = 512
 _logger = logging.getLogger("saga_engine.journal")
 
 Writer = TypeVar("Writer")
-Written = TypeVar("Written", contravariant=True)
 
 #: What somebody wants written. It gives its result, or raises a refusal before it has written anything. It may be
 #: called again if the transaction is repeated, so it must change nothing but what it is given.
 Task = Callable[[Writer], Any]
 
 
-class Write(Protocol[Written]):
-    """Carry out a batch of tasks durably."""
-
-    def __call__(self, tasks: list[Callable[[Written], Any]], outcomes: list[Any]) -> None:
-        """Append to `outcomes` one result or exception per task, in order, once the task is on disk or refused.
-
-        If it raises, nothing is kept of the tasks that have no outcome.
-        """
-
+#: Carries out a batch of tasks durably: appends to the second list one result or exception per task, in order, once
+#: the task is on disk or refused. If it raises, nothing is kept of the tasks that have no outcome.
+Write = Callable[[list[Task[Writer]], list[Any]], None]
 
 #: The outcome of a ticket that has none yet.
 _NONE_YET = object()
@@ -172,7 +165,7 @@ class GroupCommit(Generic[Writer]):
         except Exception as error:
             outcomes += [_copy(error) for _ in batch[len(outcomes) :]]
         finally:
-            for ticket, outcome in zip(batch, outcomes):
+            for ticket, outcome in zip(batch, outcomes, strict=False):
                 ticket.outcome = outcome
 
     def _leave(self, ticket: _Ticket[Writer]) -> None:

@@ -87,11 +87,7 @@ class Heart:
 
     def _live(self) -> None:
         while self._wait():
-            try:
-                self._tell()
-            except Exception:
-                # The thread must outlive a full disk: the next beat may come through before the lease ends.
-                _logger.exception("a heartbeat could not be written, trying again in %g s", self._heartbeat_s)
+            self._try_to_tell()
 
     def _wait(self) -> bool:
         """Wait until a beat is due; tell whether to go on."""
@@ -99,6 +95,13 @@ class Heart:
             self._changed.wait_for(lambda: self._is_closed or self._held or self._given_up)
             self._changed.wait_for(lambda: self._is_closed, self._heartbeat_s)
             return not self._is_closed
+
+    def _try_to_tell(self) -> None:
+        try:
+            self._tell()
+        except Exception:
+            # The thread must outlive a full disk: the next beat may come through before the lease ends.
+            _logger.exception("a heartbeat could not be written, trying again in %g s", self._heartbeat_s)
 
     def _tell(self) -> None:
         if self._held:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from saga_engine.errors import JournalError, UnknownExecution
+from saga_engine.errors import JournalError, LeaseLost, SagaError, UnknownExecution
 from saga_engine.journal import (
     ENTRY_VERSION,
     AlreadyStarted,
@@ -142,6 +142,8 @@ class MemoryJournal:
         self._process = identify()
         self._executions: dict[int, _Execution] = {}
         self._generations: dict[str, dict[int, _Execution]] = {}
+        #: What `recoverable` looks through: it must not slow down with the executions that ended.
+        self._unfinished: set[int] = set()
         self._message_id = 0
         self._is_closed = False
         self._commits: GroupCommit[MemoryJournal] = GroupCommit(self._write, name="saga-journal-writer")
@@ -179,7 +181,7 @@ class MemoryJournal:
         return decode_rows(rows, inbox)
 
     def is_held(self, header: Header) -> bool:
-        """Tell whether a drive holds the execution; the journal's one process lives as long as the journal."""
+        """Tell whether a drive holds the execution: its process is this one, which lives."""
         self._refuse_if_unusable()
         return header.drive is not None
 
@@ -217,11 +219,8 @@ class MemoryJournal:
         """List what nobody holds and can go on, oldest first; see `Journal.recoverable`."""
         with self._lock:
             self._refuse_if_unusable()
-            found = (
-                execution
-                for execution in self._executions.values()
-                if execution.eid > after and execution.is_recoverable(now)
-            )
+            unfinished = (self._executions[eid] for eid in sorted(self._unfinished) if eid > after)
+            found = (execution for execution in unfinished if execution.is_recoverable(now))
             return self._headers(found, limit)
 
     def note_stuck(self, header: Header, reason: str, at: float) -> None:
@@ -245,15 +244,18 @@ class MemoryJournal:
             self._is_closed = True
             self._executions.clear()
             self._generations.clear()
+            self._unfinished.clear()
 
     def _write(self, tasks: list[Task[MemoryJournal]], outcomes: list[Any]) -> None:
         """Carry out what was submitted."""
         with self._lock:
-            for task in tasks:
-                try:
-                    outcomes.append(task(self))
-                except BaseException as refusal:
-                    outcomes.append(refusal)
+            outcomes += [self._attempt(task) for task in tasks]
+
+    def _attempt(self, task: Task[MemoryJournal]) -> Any:
+        try:
+            return task(self)
+        except (LeaseLost, SagaError) as refusal:
+            return refusal
 
     def _append(self, commit: Commit, body: bytes) -> AppendResult:
         if commit.opening is not None:
@@ -268,6 +270,10 @@ class MemoryJournal:
             if pending is not None:
                 return pending
         execution.accept(commit, body)
+        if execution.is_in_flight or not execution.status.is_ended:
+            self._unfinished.add(execution.eid)
+        else:
+            self._unfinished.discard(execution.eid)
         return Committed(execution.eid, execution.epoch)
 
     def _open(self, commit: Commit, opening: Opening) -> _Execution | None:
@@ -293,4 +299,4 @@ class MemoryJournal:
         if self._is_closed:
             raise JournalError("the journal is closed: open it again")
         if os.getpid() != self._process.pid:
-            raise JournalError("a journal in memory does not reach into a forked process: open one there, or use SQLite")
+            raise JournalError("a journal in memory does not reach into a forked process: use one in SQLite")

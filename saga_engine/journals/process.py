@@ -1,4 +1,4 @@
-"""Who holds a lease, and whether it still lives: the identity of a process and a clock that nobody can set."""
+"""Who holds a lease and whether it still lives: the identity of a process, and a clock nobody can set."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def boot_clock_s() -> float:
 
 
 def identify() -> ProcessIdentity:
-    """Give this process a new identity; every journal has its own, so that one may close while another goes on."""
+    """Give this process a new identity; every journal has its own, so that each can be closed by itself."""
     pid = os.getpid()
     return ProcessIdentity(
         id=uuid.uuid4().hex,
@@ -124,7 +124,7 @@ def _start_time_linux(pid: int) -> str | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        # /proc may hide other users' processes; the process may also just have ended, which the heartbeat will tell.
+        # /proc may hide other users' processes, or this one ended just now: its heartbeat will tell.
         return ""
     # The command name, in parentheses, may itself hold spaces and parentheses.
     fields = stat[stat.rindex(b")") + 2 :].split()
@@ -162,6 +162,6 @@ def _boot_id_sysctl() -> str:
 
 def _pid_namespace() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""

@@ -8,7 +8,6 @@ import msgspec
 
 from saga_engine.errors import CorruptJournal, JournalError, LeaseLost
 from saga_engine.journal import (
-    ENTRY_VERSION,
     Commit,
     Entry,
     InboxMessage,
@@ -45,7 +44,7 @@ def check_commit(commit: Commit) -> None:
     if not commit.entries:
         raise JournalError("a commit without entries says nothing: append at least one")
     if (commit.eid is None) != (commit.opening is not None):
-        raise JournalError("a commit either starts an execution (opening) or belongs to one (eid): give one of them")
+        raise JournalError("a commit starts an execution (opening) or belongs to one (eid): give one of them")
     if commit.opening is not None and (commit.seq != 1 or commit.drained):
         raise JournalError("the first commit of an execution has seq 1 and drains nothing")
 
@@ -72,7 +71,7 @@ def encode_message(entry: Entry) -> bytes:
 
 def decode_messages(rows: Iterable[tuple[int, int, bytes]]) -> tuple[InboxMessage, ...]:
     """Read inbox messages from rows of (id, version, body)."""
-    return tuple(InboxMessage(id, decode_entries(body, version)[0]) for id, version, body in rows)
+    return tuple(InboxMessage(number, decode_entries(body, version)[0]) for number, version, body in rows)
 
 
 def decode_rows(rows: Sequence[tuple[int, int, bytes]], inbox: Iterable[tuple[int, int, bytes]]) -> Loaded:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import sqlite3
 from collections.abc import Callable, Iterable
-from importlib import resources
-from types import SimpleNamespace
 from typing import Any
 
-import msgspec
-
-from saga_engine.errors import CorruptJournal, JournalError, SagaError, UnknownExecution
+from saga_engine.errors import CorruptJournal, JournalError, UnknownExecution
 from saga_engine.journal import (
     ENTRY_VERSION,
     AlreadyStarted,
@@ -28,7 +22,7 @@ from saga_engine.journal import (
     SagaStatus,
     encode_entries,
 )
-from saga_engine.journals.process import Liveness, Owner, ProcessIdentity, boot_clock_s, judge
+from saga_engine.journals.process import ProcessIdentity
 from saga_engine.journals.rows import (
     FIRST_EPOCH,
     check_commit,
@@ -40,6 +34,8 @@ from saga_engine.journals.rows import (
     lease_lost,
 )
 from saga_engine.journals.sqlite_file import opening, path_of
+from saga_engine.journals.sqlite_processes import dead_processes, is_live, write_beat
+from saga_engine.journals.sqlite_queries import queries
 from saga_engine.journals.sqlite_session import SqliteSession, Transaction
 
 __all__ = ["SqliteJournal"]
@@ -48,17 +44,6 @@ _logger = logging.getLogger("saga_engine.journal")
 
 #: No eid is larger than this: SQLite's largest integer.
 _EID_MAX = 2**63 - 1
-
-
-def _load_queries() -> SimpleNamespace:
-    """Read the named queries, without their comments: SQLite would parse those again and again."""
-    text = resources.files("saga_engine.journals").joinpath("queries.sql").read_text(encoding="utf-8")
-    parts = re.split(r"^-- (\w+) --$", text, flags=re.MULTILINE)
-    bodies = (re.sub(r"^--.*$", "", part, flags=re.MULTILINE).strip() for part in parts[2::2])
-    return SimpleNamespace(**dict(zip(parts[1::2], bodies)))
-
-
-_queries = _load_queries()
 
 
 class SqliteJournal:
@@ -110,7 +95,7 @@ class SqliteJournal:
 
     def header(self, saga_id: str, generation: int | None = None) -> Header | None:
         """Find a header; see `Journal.header`."""
-        query = _queries.header_of_latest if generation is None else _queries.header_of_generation
+        query = queries["header_of_latest"] if generation is None else queries["header_of_generation"]
         headers = self._headers(query, {"saga_id": saga_id, "generation": generation})
         return headers[0] if headers else None
 
@@ -118,8 +103,8 @@ class SqliteJournal:
         """Read the whole execution; see `Journal.load`."""
 
         def query(connection: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
-            rows = connection.execute(_queries.rows_of_execution, {"eid": eid}).fetchall()
-            return rows, connection.execute(_queries.inbox_of_execution, {"eid": eid}).fetchall()
+            rows = connection.execute(queries["rows_of_execution"], {"eid": eid}).fetchall()
+            return rows, connection.execute(queries["inbox_of_execution"], {"eid": eid}).fetchall()
 
         rows, inbox = self._running().read(query)
         if not rows:
@@ -133,16 +118,14 @@ class SqliteJournal:
             return False
         if header.process == session.process.id:
             return not session.heart.is_given_up(header.eid, header.epoch)
-        parameters = {"id": header.process}
-        row = session.read(lambda connection: connection.execute(_queries.process_of_id, parameters).fetchone())
-        return row is not None and not self._is_dead(session, _owner(row))
+        return is_live(session, header.process)
 
     def put(self, eid: int, entry: Entry) -> None:
         """Leave a message in the inbox; see `Journal.put`."""
         parameters = {"eid": eid, "version": ENTRY_VERSION, "body": encode_message(entry)}
 
         def task(to: Transaction) -> None:
-            if to.execute(_queries.put_message, parameters).rowcount == 0:
+            if to.execute(queries["put_message"], parameters).rowcount == 0:
                 raise self._unknown(eid)
 
         self._running().commits.run(task)
@@ -157,11 +140,11 @@ class SqliteJournal:
         before: int | None = None,
     ) -> list[Header]:
         """List headers, newest first; see `Journal.search`."""
-        query = _queries.search
+        query = queries["search"]
         if stuck:
-            query = _queries.search_stuck
+            query = queries["search_stuck"]
         elif status is not None and status is not SagaStatus.COMPLETED:
-            query = _queries.search_not_completed
+            query = queries["search_not_completed"]
         return self._headers(
             query,
             {
@@ -175,17 +158,17 @@ class SqliteJournal:
     def recoverable(self, *, now: float, after: int = 0, limit: int = 100) -> list[Header]:
         """List what nobody holds and can go on, oldest first; see `Journal.recoverable`."""
         session = self._running()
-        dead = [owner.identity.id for owner in self._dead_owners(session)]
+        dead = dead_processes(session)
         page = {"after": after, "limit": limit, "now": now}
 
         def query(connection: sqlite3.Connection) -> list[Any]:
             found: set[int] = set()
             for process in (None, *dead):
-                found.update(_eids(connection, _queries.left_by_process, {**page, "process": process}))
-            found.update(_eids(connection, _queries.due, page))
-            found.update(_eids(connection, _queries.with_mail, page))
+                found.update(_eids(connection, queries["left_by_process"], {**page, "process": process}))
+            found.update(_eids(connection, queries["due"], page))
+            found.update(_eids(connection, queries["with_mail"], page))
             return [
-                connection.execute(_queries.header_of_eid, {"eid": eid}).fetchone() for eid in sorted(found)[:limit]
+                connection.execute(queries["header_of_eid"], {"eid": eid}).fetchone() for eid in sorted(found)[:limit]
             ]
 
         return [self._header(row) for row in session.read(query)]
@@ -193,12 +176,12 @@ class SqliteJournal:
     def note_stuck(self, header: Header, reason: str, at: float) -> None:
         """Note why nobody can drive this execution; see `Journal.note_stuck`."""
         parameters = {"eid": header.eid, "epoch": header.epoch, "reason": reason, "at": at}
-        self._running().commits.run(lambda to: to.execute(_queries.note_stuck, parameters).rowcount)
+        self._running().commits.run(lambda to: to.execute(queries["note_stuck"], parameters).rowcount)
 
     def abandon(self, eid: int, epoch: int) -> None:
         """Give up a lease without an entry; see `Journal.abandon`."""
         session = self._session
-        if session is None or session.process.pid != os.getpid():
+        if session is None or not session.is_of_this_process:
             # Closed, which gave up everything; or a forked child, which never held it.
             return
         try:
@@ -213,7 +196,7 @@ class SqliteJournal:
         with opening:
             self._is_closed = True
             session, self._session = self._session, None
-        if session is None or session.process.pid != os.getpid():
+        if session is None or not session.is_of_this_process:
             return
         try:
             session.close(lambda to: _leave(to, session.process.id))
@@ -228,44 +211,17 @@ class SqliteJournal:
     def _running(self) -> SqliteSession:
         """Give the session; a forked child opens its own."""
         session = self._session
-        if session is not None and session.process.pid == os.getpid():
+        if session is not None and session.is_of_this_process:
             return session
         with opening:
             if self._is_closed:
                 raise JournalError("the journal is closed: open it again")
-            if self._session is None or self._session.process.pid != os.getpid():
+            if self._session is None or not self._session.is_of_this_process:
                 self._session = self._open_session()
             return self._session
 
-    def _write_beat(self, to: Transaction, process: ProcessIdentity, now_s: float) -> None:
-        to.execute(_queries.beat, {**msgspec.structs.asdict(process), "lease_s": self._lease_s, "beat_s": now_s})
-        self._clean(to, process)
-
-    def _clean(self, to: Transaction, me: ProcessIdentity) -> None:
-        """Forget dead processes that hold nothing, now and then: the processes table must stay small."""
-        for row in to.execute(_queries.processes).fetchall():
-            if judge(_owner(row), me, boot_clock_s()) is Liveness.DEAD:
-                to.execute(_queries.forget_process, {"process": row[0]})
-        to.execute(_queries.forget_observations)
-
-    def _dead_owners(self, session: SqliteSession) -> list[Owner]:
-        rows = session.read(lambda connection: connection.execute(_queries.processes).fetchall())
-        owners = (_owner(row) for row in rows if row[0] != session.process.id)
-        return [owner for owner in owners if self._is_dead(session, owner)]
-
-    def _is_dead(self, session: SqliteSession, owner: Owner) -> bool:
-        liveness = judge(owner, session.process, boot_clock_s())
-        if liveness is not Liveness.WATCH:
-            return liveness is Liveness.DEAD
-        now_s = boot_clock_s()
-        parameters = {
-            "process": owner.identity.id,
-            "observer_boot_id": session.process.boot_id,
-            "beat_s": owner.beat_s,
-            "now_s": now_s,
-        }
-        seen_s: float = session.commits.run(lambda to: _observe(to, parameters))
-        return now_s - seen_s > owner.lease_s
+    def _write_beat(self, to: Transaction, me: ProcessIdentity, now_s: float) -> None:
+        write_beat(to, me, self._lease_s, now_s)
 
     # --- reading ---
 
@@ -302,7 +258,7 @@ class SqliteJournal:
         return UnknownExecution(f"no execution has the number {eid} in {self.url}")
 
 
-# --- writing: tasks inside a transaction ----------------------------------------------------------------------------
+# --- writing: tasks inside a transaction ---------------------------------------------------------------------
 
 
 def _append(to: Transaction, commit: Commit, body: bytes, process: str) -> AppendResult:
@@ -310,14 +266,14 @@ def _append(to: Transaction, commit: Commit, body: bytes, process: str) -> Appen
     if commit.opening is not None:
         return _open(to, commit, commit.opening, body, process)
     try:
-        appended = to.execute(_queries.append_entries, _row(commit, body)).rowcount
+        appended = to.execute(queries["append_entries"], _row(commit, body)).rowcount
     except sqlite3.IntegrityError:
         # The row of that number is there: somebody else wrote it.
         raise lease_lost(commit) from None
     if not appended:
         return _refuse(to, commit)
     for message_id in commit.drained:
-        to.execute(_queries.delete_message, {"id": message_id, "eid": commit.eid})
+        to.execute(queries["delete_message"], {"id": message_id, "eid": commit.eid})
     _touch(to, commit, process)
     assert commit.eid is not None
     return Committed(commit.eid, commit.epoch + commit.take)
@@ -339,7 +295,7 @@ def _row(commit: Commit, body: bytes) -> dict[str, Any]:
 def _open(to: Transaction, commit: Commit, opening: Opening, body: bytes, process: str) -> AppendResult:
     release = commit.release
     opened = to.execute(
-        _queries.open_execution,
+        queries["open_execution"],
         {
             "saga_id": opening.saga_id,
             "generation": opening.generation,
@@ -358,7 +314,7 @@ def _open(to: Transaction, commit: Commit, opening: Opening, body: bytes, proces
         return AlreadyStarted()
     eid = opened.lastrowid
     assert eid is not None
-    to.execute(_queries.append_first, {"eid": eid, "seq": commit.seq, "version": ENTRY_VERSION, "body": body})
+    to.execute(queries["append_first"], {"eid": eid, "seq": commit.seq, "version": ENTRY_VERSION, "body": body})
     to.takes_lease = to.takes_lease or release is None
     return Committed(eid, FIRST_EPOCH)
 
@@ -366,23 +322,23 @@ def _open(to: Transaction, commit: Commit, opening: Opening, body: bytes, proces
 def _refuse(to: Transaction, commit: Commit) -> InboxPending:
     """Find out why a commit was refused; the fence comes first."""
     holds = to.execute(
-        _queries.holds, {"eid": commit.eid, "epoch": commit.epoch, "drive": commit.drive, "take": commit.take}
+        queries["holds"], {"eid": commit.eid, "epoch": commit.epoch, "drive": commit.drive, "take": commit.take}
     ).fetchone()
     if holds is None:
         raise lease_lost(commit)
-    return InboxPending(decode_messages(to.execute(_queries.inbox_of_execution, {"eid": commit.eid})))
+    return InboxPending(decode_messages(to.execute(queries["inbox_of_execution"], {"eid": commit.eid})))
 
 
 def _touch(to: Transaction, commit: Commit, process: str) -> None:
     """Change the header where the commit says so; a plain one leaves it alone."""
     if commit.take:
-        to.execute(_queries.clear_stuck, {"eid": commit.eid})
+        to.execute(queries["clear_stuck"], {"eid": commit.eid})
     if commit.release is not None:
-        to.execute(_queries.release, _release_parameters(commit))
+        to.execute(queries["release"], _release_parameters(commit))
     elif commit.take:
         to.takes_lease = True
         to.execute(
-            _queries.take,
+            queries["take"],
             {
                 "eid": commit.eid,
                 "drive": commit.drive,
@@ -392,7 +348,7 @@ def _touch(to: Transaction, commit: Commit, process: str) -> None:
             },
         )
     elif commit.status is SagaStatus.COMPENSATING:
-        to.execute(_queries.turn_back, {"eid": commit.eid, "status": commit.status.value, "at": commit.at})
+        to.execute(queries["turn_back"], {"eid": commit.eid, "status": commit.status.value, "at": commit.at})
 
 
 def _release_parameters(commit: Commit) -> dict[str, Any]:
@@ -409,29 +365,17 @@ def _release_parameters(commit: Commit) -> dict[str, Any]:
 
 
 def _abandon(to: Transaction, eid: int, epoch: int) -> None:
-    to.execute(_queries.abandon, {"eid": eid, "epoch": epoch})
+    to.execute(queries["abandon"], {"eid": eid, "epoch": epoch})
 
 
 def _leave(to: Transaction, process: str) -> None:
     """The journal closes: no drive of this process can append any more."""
-    to.execute(_queries.abandon_all, {"process": process})
-    to.execute(_queries.forget_process, {"process": process})
+    to.execute(queries["abandon_all"], {"process": process})
+    to.execute(queries["forget_process"], {"process": process})
 
 
-def _observe(to: Transaction, parameters: dict[str, Any]) -> float:
-    """Note when the owner's last heartbeat was first seen here; give that time."""
-    to.execute(_queries.observe, parameters)
-    row = to.execute(_queries.observed, parameters).fetchone()
-    return float(row[0])
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading -------------------------------------------------------------------------------------------------
 
 
 def _eids(connection: sqlite3.Connection, query: str, parameters: dict[str, Any]) -> Iterable[int]:
     return (row[0] for row in connection.execute(query, parameters))
-
-
-def _owner(row: tuple[Any, ...]) -> Owner:
-    (id, host, boot_id, pid_namespace, pid, started, lease_s, beat_s) = row
-    return Owner(ProcessIdentity(id, host, boot_id, pid_namespace, pid, started), lease_s, beat_s)

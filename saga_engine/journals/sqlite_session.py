@@ -1,10 +1,10 @@
-"""The connections of one process to a journal file: one that writes, under the group commit, and a few that read.
+"""The connections of one process to a journal file: one that writes, under the group commit, a few that read.
 
-None of them may be open while the process forks. SQLite keeps, in the memory of the process, which locks it holds; a
-forked child inherits that memory without the locks, and its own connections to the same file then take none. Nothing
-would keep the parent from deleting the write-ahead log under the child when it closes the journal, and with it
-whatever the child commits afterwards. So a fork waits for the transaction under way, the connections are closed, and
-both processes open theirs again when they need them.
+None of them may be open while the process forks. SQLite keeps, in the memory of the process, which locks it
+holds; a forked child inherits that memory without the locks, and its own connections to the same file then take
+none. Nothing would keep the parent from deleting the write-ahead log under the child when it closes the journal,
+and with it whatever the child commits afterwards. So a fork waits for the transaction under way, the connections
+are closed, and both processes open theirs again when they need them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from saga_engine.errors import JournalError, JournalUnavailable, LeaseLost, SagaError
+from saga_engine.errors import JournalUnavailable, LeaseLost, SagaError
 from saga_engine.journals.commits import GroupCommit, Task
 from saga_engine.journals.heart import Heart
 from saga_engine.journals.process import ProcessIdentity, boot_clock_s, identify
@@ -25,11 +26,11 @@ from saga_engine.journals.sqlite_file import begin, connect, open_file, opening,
 
 __all__ = ["READERS_MAX", "SqliteSession", "Transaction"]
 
-#: Connections that read at the same time; SQLite shares one page cache size for each.
+#: The most connections that read at the same time: each has a page cache of its own.
 READERS_MAX = 4
 
 #: How long a fork waits for the journal to come to rest.
-_PAUSE_MAX_S = 5.0
+PAUSE_MAX_S = 5.0
 
 _logger = logging.getLogger("saga_engine.journal")
 
@@ -37,7 +38,7 @@ Result = TypeVar("Result")
 
 
 class Transaction:
-    """What a task may do: execute statements, and say that it takes a lease, so that the heartbeat rides along."""
+    """What a task may do: execute statements, and say that it takes a lease, which needs a fresh heartbeat."""
 
     __slots__ = ("execute", "takes_lease")
 
@@ -47,7 +48,7 @@ class Transaction:
 
 
 class _TaskFailed(Exception):
-    """One task of a batch failed in SQLite, so that the whole transaction is gone."""
+    """One task of a batch failed, so that the whole transaction must be undone; the cause says why."""
 
 
 class SqliteSession:
@@ -56,16 +57,19 @@ class SqliteSession:
     Args:
         path: the journal file.
         heartbeat_s: seconds between two heartbeats while a lease is held.
-        write_beat: writes the heartbeat of a process at a time of the boot clock.
-        abandon: gives up a lease, in a transaction.
+        write_beat: writes the heartbeat of a process, at a time of the boot clock, in a transaction.
+        write_abandon: gives up a lease (eid, epoch), in a transaction.
+
+    Raises:
+        JournalError: one of its kinds, see `open_journal`.
     """
 
     def __init__(
         self,
-        path: str,
+        path: Path,
         heartbeat_s: float,
         write_beat: Callable[[Transaction, ProcessIdentity, float], None],
-        abandon: Callable[[Transaction, int, int], None],
+        write_abandon: Callable[[Transaction, int, int], None],
     ) -> None:
         self.path = path
         self.process = identify()
@@ -73,15 +77,26 @@ class SqliteSession:
         self.heart = Heart(self._beat, self._abandon, heartbeat_s)
         self._heartbeat_s = heartbeat_s
         self._write_beat = write_beat
-        self._write_abandon = abandon
+        self._write_abandon = write_abandon
         self._beat_s: float | None = None
-        self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._reading = threading.BoundedSemaphore(READERS_MAX)
+        # Under the lock that a fork takes as well: it must find every connection that is open.
         with opening:
             _refuse_if_inherited(path)
-            self._writer = open_file(path)
+            self._writer: sqlite3.Connection | None = open_file(path)
+            self._inode = _inode(path)
             _sessions.add(self)
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether this process opened it, not the one that it was forked from."""
+        return self.process.pid == os.getpid()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection is open."""
+        return self._writer is not None or bool(self._readers)
 
     def read(self, query: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run the query on a connection of its own, as of one moment."""
@@ -104,16 +119,13 @@ class SqliteSession:
         try:
             self._write([last], [])
         finally:
+            for _ in range(READERS_MAX):
+                self._reading.acquire()
             self._disconnect()
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether a connection is open."""
-        return self._writer is not None or bool(self._readers)
 
     def pause(self) -> bool:
         """Come to rest for a fork, with no connection open; tell whether that worked."""
-        if not self.commits.hold(_PAUSE_MAX_S):
+        if not self.commits.hold(PAUSE_MAX_S):
             return False
         for _ in range(READERS_MAX):
             self._reading.acquire()
@@ -132,47 +144,45 @@ class SqliteSession:
         for connection in connections:
             connection.close()
 
-    # --- writing, always by the one thread that leads the group commit ---
+    # --- writing, always in the one thread that leads the group commit ---
 
     def _write(self, tasks: list[Task[Transaction]], outcomes: list[Any]) -> None:
         """Carry out the tasks in one transaction, or each in its own if one of them breaks it; see `Write`."""
-        with translated(self.path):
-            try:
+        try:
+            with translated(self.path):
                 self._transact(tasks, outcomes)
-                return
-            except _TaskFailed as failed:
-                if len(tasks) == 1 and failed.__cause__ is not None:
-                    raise failed.__cause__ from None
-        for task in tasks:
-            self._write_alone(task, outcomes)
+        except _TaskFailed:
+            for task in tasks:
+                self._write_alone(task, outcomes)
 
     def _write_alone(self, task: Task[Transaction], outcomes: list[Any]) -> None:
+        """Carry out one task in a transaction of its own, so that its failure is nobody else's."""
         try:
-            self._write([task], outcomes)
-        except JournalError as error:
+            with translated(self.path):
+                try:
+                    self._transact([task], outcomes)
+                except _TaskFailed as failed:
+                    raise failed.__cause__ or failed from None
+        except Exception as error:
             outcomes.append(error)
 
     def _transact(self, tasks: list[Task[Transaction]], outcomes: list[Any]) -> None:
         connection = self._connected()
         results: list[Any] = []
-        beat_s: float | None = None
         try:
             begin(connection)
             transaction = Transaction(connection)
-            results.extend(_attempt(task, transaction) for task in tasks)
+            results += [_attempt(task, transaction) for task in tasks]
             beat_s = self._beat_along(transaction)
             connection.execute("COMMIT")
-        except (sqlite3.Error, _TaskFailed):
+        except BaseException as error:
+            is_interrupt = not isinstance(error, Exception)
+            if is_interrupt and results and not connection.in_transaction:
+                # It came after the commit, which is what the others in the batch must hear.
+                outcomes += results
             self._undo(connection)
             raise
-        except BaseException:
-            # Interrupted: what counts is whether the commit was over by then.
-            if len(results) < len(tasks) or connection.in_transaction:
-                self._undo(connection)
-                raise
-            outcomes.extend(results)
-            raise
-        outcomes.extend(results)
+        outcomes += results
         self._beat_s = beat_s or self._beat_s
 
     def _beat_along(self, transaction: Transaction) -> float | None:
@@ -186,6 +196,9 @@ class SqliteSession:
         return now_s
 
     def _connected(self) -> sqlite3.Connection:
+        if _inode(self.path) != self._inode:
+            # What is written to a file without a name is lost with the last connection.
+            raise JournalUnavailable(f"{self.path} was removed or replaced while it was open: put it back")
         if self._writer is None:
             self._writer = connect(self.path)
         return self._writer
@@ -208,24 +221,33 @@ class SqliteSession:
 
 
 def _attempt(task: Task[Transaction], transaction: Transaction) -> Any:
-    """Carry out one task; a refusal is an outcome like any other."""
+    """Carry out one task; a refusal is an outcome like any other, since nothing was written before it."""
     try:
         return task(transaction)
     except (LeaseLost, SagaError) as refusal:
         return refusal
-    except sqlite3.Error as error:
+    except Exception as error:
         raise _TaskFailed from error
 
 
-# --- forks --------------------------------------------------------------------------------------------------------
+def _inode(path: Path) -> tuple[int, int]:
+    """Tell one file from another of the same name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
+# --- forks ---------------------------------------------------------------------------------------------------
 
 _sessions: weakref.WeakSet[SqliteSession] = weakref.WeakSet()
 _paused: list[SqliteSession] = []
-#: Sessions that a fork copied with their connections open. They are kept: even closing them here would do harm.
+#: Sessions that a fork copied with their connections open. They are kept: even closing them would do harm.
 _inherited: list[SqliteSession] = []
 
 
-def _refuse_if_inherited(path: str) -> None:
+def _refuse_if_inherited(path: Path) -> None:
     if any(session.path == path for session in _inherited):
         raise JournalUnavailable(
             f"{path}: this process was forked in the middle of a commit and cannot use the journal safely; "
@@ -257,6 +279,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -305,10 +305,11 @@ def test_a_value_put_again_counts_as_new_and_pushes_nothing_out():
     cache.put("a", 1)
     cache.put("b", 2)
 
-    cache.put("a", 3)
-    assert (cache.get("a"), cache.get("b")) == (3, 2)
+    cache.put("b", 3)
+    assert (cache.get("a"), cache.get("b")) == (1, 3)
 
-    cache.put("c", 4)
+    cache.put("a", 4)
+    cache.put("c", 5)
     assert [key for key in ("a", "b", "c") if cache.has(key)] == ["a", "c"]
 
 
