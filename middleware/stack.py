@@ -61,8 +61,7 @@ def _link(entry: Middleware, nxt: FnBackgroundExecution | None) -> FnBackgroundE
 
 def is_async(function: Any) -> bool:
     """Tell whether calling this function, bound method or callable object gives an awaitable."""
-    if inspect.isclass(function):
-        return False  # a call makes an instance, even if instances are async
+    # Asked of the type: calling a class makes an instance, whatever its instances do when called.
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)  # noqa: B004  # an object whose class has an async __call__
+        getattr(type(function), "__call__", None)  # noqa: B004  # the method itself is wanted
     )

@@ -222,8 +222,7 @@ def as_transaction(entry: Any) -> BackgroundTransaction:
         return TupleBackgroundTransaction(*entry)
     if inspect.isclass(entry):
         raise InvalidTransaction(
-            f"{entry!r} is a class, and only a saga builds classes: give an instance of it, made with its "
-            "services"
+            f"{entry!r} is a class, and only a saga builds classes: give an instance of it, made with its services"
         )
     raise InvalidTransaction(
         f"{entry!r} is no transaction: give a BackgroundTransaction, a function decorated with @transaction, "
@@ -282,9 +281,7 @@ def prepare(entry: Any) -> Callable[[dict[str, Any]], Any]:
     return execute_or_compensate
 
 
-async def _await_or_compensate(
-    prepared: AnyTransaction, request: dict[str, Any], answer: Awaitable[Any]
-) -> Any:
+async def _await_or_compensate(prepared: AnyTransaction, request: dict[str, Any], answer: Awaitable[Any]) -> Any:
     try:
         return await answer
     except Exception as e:

@@ -27,9 +27,7 @@ __all__ = [
 #: What `execute` may return: Connect's response, or `Suspend` to wait.
 TBackgroundResponse: TypeAlias = BackgroundResponse | Suspend
 FnBackgroundPredicate: TypeAlias = Callable[[dict[str, Any]], bool | Awaitable[bool]]
-FnBackgroundExecution: TypeAlias = Callable[
-    [dict[str, Any]], TBackgroundResponse | Awaitable[TBackgroundResponse]
-]
+FnBackgroundExecution: TypeAlias = Callable[[dict[str, Any]], TBackgroundResponse | Awaitable[TBackgroundResponse]]
 FnBackgroundCompensation: TypeAlias = Callable[
     [dict[str, Any], Exception], TBackgroundResponse | Awaitable[TBackgroundResponse]
 ]

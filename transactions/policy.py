@@ -97,9 +97,7 @@ class Suspend:
 
     __slots__ = ("response", "signal", "timeout_s")
 
-    def __init__(
-        self, response: BackgroundResponse, signal: str | None = None, timeout_s: float | None = None
-    ) -> None:
+    def __init__(self, response: BackgroundResponse, signal: str | None = None, timeout_s: float | None = None) -> None:
         if not isinstance(response, BackgroundResponse):
             raise InvalidResponse(
                 f"Suspend({response!r}): give the BackgroundResponse to answer with, "
@@ -114,9 +112,7 @@ class Suspend:
         self.timeout_s = timeout_s
 
     def __repr__(self) -> str:
-        return (
-            f"Suspend(status={self.response.status!r}, signal={self.signal!r}, timeout_s={self.timeout_s!r})"
-        )
+        return f"Suspend(status={self.response.status!r}, signal={self.signal!r}, timeout_s={self.timeout_s!r})"
 
 
 def _is_coroutine_callable(strategy: Any) -> bool:

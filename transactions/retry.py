@@ -126,9 +126,7 @@ def _given(declared: Any) -> dict[str, Any]:
     if isinstance(declared, Mapping):
         unknown = sorted(str(key) for key in declared if key not in _SPELLINGS)
         if unknown:
-            raise InvalidRetry(
-                f"_retry_config: {', '.join(unknown)} is not known; use {', '.join(_SPELLINGS)}"
-            )
+            raise InvalidRetry(f"_retry_config: {', '.join(unknown)} is not known; use {', '.join(_SPELLINGS)}")
         found = dict(declared)
     else:
         found = {key: getattr(declared, key) for key in _SPELLINGS if hasattr(declared, key)}
@@ -200,8 +198,8 @@ def retry(method: Any = None, /, **tenacity_arguments: Any) -> Any:
     """Repeat a method of a service while its failure may pass: `@retry`, or `@retry(retry=..., stop=...)`.
 
     The method's object says how often and how fast in `self._retry_config`: a `RetryConfig`, or whatever
-    `RetryConfig.of` reads; None means one attempt. When they are used up, the last exception is raised as it is.
-    By default `is_transient` decides; after a 401, and only if another attempt follows,
+    `RetryConfig.of` reads; None means one attempt. When they are used up, the last exception is raised as it
+    is. By default `is_transient` decides; after a 401, and only if another attempt follows,
     `self._auth_session.refresh()` is called first (and awaited). Without a session a 401 is only repeated.
 
     The method may be plain or `async`. For a plain one, an awaitable that `refresh` or a mechanism returns is
@@ -288,9 +286,7 @@ def _arguments(
     return arguments
 
 
-def _from_config(
-    method: Callable[..., Any], args: tuple[Any, ...], declared: dict[str, Any]
-) -> dict[str, Any]:
+def _from_config(method: Callable[..., Any], args: tuple[Any, ...], declared: dict[str, Any]) -> dict[str, Any]:
     """Make tenacity's `stop` and `wait` of the object's `_retry_config`."""
     has_config = bool(args) and hasattr(args[0], "_retry_config")
     if not has_config and "stop" not in declared:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +55,7 @@ class Story:
 
     def say(self, text: str) -> None:
         """Tell something, set off from what the commands print."""
-        self.console.print(f"\n[bold]{text}[/bold]", highlight=False)
+        self.console.print(f"\n{text}", style="bold", highlight=False, soft_wrap=True)
 
     def command(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a `saga` command as a process of its own, and show what one would type."""
@@ -64,10 +65,14 @@ class Story:
         services = {"VENDOR_URL": f"{self.url}/vendor", "CONNECT_API_URL": f"{self.url}/public/v1"}
         return subprocess.Popen(command, env={**os.environ, **services})
 
-    def finish(self, *arguments: str) -> int:
-        """Run a `saga` command to its end; give its exit code."""
+    def finish(self, *arguments: str) -> None:
+        """Run a `saga` command to its end."""
         with self.command(*arguments) as process:
-            return process.wait(_WAIT_S)
+            try:
+                process.wait(_WAIT_S)
+            except subprocess.TimeoutExpired as e:
+                process.kill()
+                raise StoryBroken(f"saga {arguments[0]} takes more than {_WAIT_S:g} seconds") from e
 
     def order(self, number: int) -> str:
         """Let Connect have one more order; give the file that holds it."""
@@ -89,12 +94,11 @@ class Story:
         return entries
 
     def show_ledger(self, entries: list[dict[str, Any]]) -> None:
-        """Print effects and undos, one per line."""
-        table = Table(
-            "", "what", "id", "idempotency key", title="what was really done, as the other side wrote it down"
-        )
+        """Print effects and undos, one per line; the beginning of a key tells it from the others."""
+        self.console.print("The ledger of the other side, which wrote down what was really done:")
+        table = Table("change", "what", "id", "key", box=box.SIMPLE)
         for entry in entries:
-            table.add_row(entry["change"], entry["step"], entry["object_id"], entry["key"])
+            table.add_row(entry["change"], entry["step"], entry["object_id"], entry["key"][:8])
         self.console.print(table)
 
 
@@ -105,7 +109,7 @@ def _tell_of_the_kill(story: Story) -> None:
     with story.command("run", _TARGET, order) as process:
         _wait_for_effect(story, "subscription", process)
         process.kill()
-    story.say("Killed (SIGKILL). The vendor has made the subscription; the process never got the answer.")
+    story.say("Killed (SIGKILL): the vendor has made the subscription, and the process never got the answer.")
     story.show_ledger(story.ledger())
     story.say("A new process goes on from the journal.")
     story.finish("recover")
@@ -157,7 +161,7 @@ def _order(number: int) -> dict[str, Any]:
 
 
 def _saga_id(number: int) -> str:
-    return str(_order(number)["id"])
+    return f"PurchaseSaga:{_order(number)['id']}"
 
 
 @contextmanager

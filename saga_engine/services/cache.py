@@ -262,9 +262,7 @@ class SQLiteCache(_JSONCache):
         # Made before SQLite does, which would make it readable for others until the mode is changed.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self.path.chmod(0o600)
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # Losing the last values at a power cut only costs asking again.
@@ -440,9 +438,7 @@ def _encoded(key: str, value: Any) -> str:
             return json.dumps(value)
     except RecursionError:
         found = "value contains itself or is nested too deeply"
-    raise NotJSON(
-        f"cache key {key!r}: {found}. Store None, bool, int, float, str, list and dict with str keys only"
-    )
+    raise NotJSON(f"cache key {key!r}: {found}. Store None, bool, int, float, str, list and dict with str keys only")
 
 
 def _not_json(value: Any, path: str) -> str | None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BindingConflict",
+    "CORE_SERVICE_NAMES",
     "Container",
     "DependencyBuildingFailure",
     "InvalidClassType",
@@ -48,7 +49,12 @@ __all__ = [
 T = TypeVar("T")
 Key = str | type
 
+#: Names that the engine binds itself; a configuration variable never takes one of them.
+CORE_SERVICE_NAMES = frozenset({"cache", "client", "config", "context", "logger", "request"})
+
 _ABSENT: Any = object()
+#: Annotations that are classes (`Any` only in some Pythons) and yet say nothing about what is wanted.
+_NAMING_NOTHING = (Any, object, type(None))
 _UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: More classes and functions than a process has; a bound all the same, as plugins may go on defining classes.
 _PLANS_MAX = 4096
@@ -142,9 +148,7 @@ class Container:
         origin = _caller(f"bind_instance({_show(key)})")
         return self.bind_registrations([Registration(key, value, "instance", origin)])
 
-    def bind_class(
-        self, key: Key, cls: type, scope: Literal["transient", "singleton"] = "transient"
-    ) -> Container:
+    def bind_class(self, key: Key, cls: type, scope: Literal["transient", "singleton"] = "transient") -> Container:
         """Bind a name or a type to a class that the container builds; returns the container itself.
 
         Args:
@@ -172,9 +176,7 @@ class Container:
         instance: Any = provider() if isinstance(provider, type) else provider
         registrations = getattr(instance, "registrations", None)
         if not callable(registrations):
-            raise InvalidClassType(
-                f"{provider!r} is no service provider: derive its class from ServiceProvider"
-            )
+            raise InvalidClassType(f"{provider!r} is no service provider: derive its class from ServiceProvider")
         return self.bind_registrations(registrations())
 
     def bind_registrations(self, registrations: Iterable[Registration]) -> Container:
@@ -348,8 +350,12 @@ def _is_buildable(cls: type) -> bool:
     `Path()` or `Decimal()` can be built, but an empty value in place of a forgotten binding is worse than an
     error.
     """
+    return _is_concrete(cls) and not _is_pythons_own(cls)
+
+
+def _is_pythons_own(cls: type) -> bool:
     package = cls.__module__.partition(".")[0]
-    return _is_concrete(cls) and package not in sys.stdlib_module_names and package != "builtins"
+    return package == "builtins" or package in sys.stdlib_module_names
 
 
 def _caller(what: str) -> str:
@@ -417,7 +423,7 @@ def _classes_of(annotation: Any, namespace: Mapping[str, Any]) -> tuple[type, ..
     if origin is Union or origin is types.UnionType:
         return tuple(cls for argument in get_args(annotation) for cls in _classes_of(argument, namespace))
     cls = annotation if origin is None else origin
-    return (cls,) if isinstance(cls, type) and cls is not type(None) else ()
+    return (cls,) if isinstance(cls, type) and cls not in _NAMING_NOTHING else ()
 
 
 def _evaluated(text: str, namespace: Mapping[str, Any]) -> Any:
@@ -439,19 +445,23 @@ def _namespace_of(target: Any) -> Mapping[str, Any]:
 def _unresolved(parameter: _Parameter, chain: _Chain) -> DependencyBuildingFailure:
     wanted = next((key for key in parameter.keys if isinstance(key, type)), None)
     argument = f"{parameter.name}: {wanted.__name__}" if wanted else parameter.name
-    return DependencyBuildingFailure(
-        f"{_name(chain[0][1])} cannot be built: {_name(chain[-1][1])} wants the argument '{argument}' and "
-        f"nothing is bound to it (requests: {_path(chain)} -> {parameter.name!r}). "
-        f"{_how_to_bind(parameter.name, wanted)}"
+    (first_scope, first), (last_scope, last) = chain[0], chain[-1]
+    message = (
+        f"{_name(first)} cannot be built: {_name(last)} wants the argument '{argument}' and nothing is bound to it "
+        f"(requests: {_path(chain)} -> {parameter.name!r}). {_how_to_bind(parameter.name, wanted)}"
     )
+    if last_scope is not first_scope:
+        message += f". What is bound in a child scope only is not seen: {_name(last)} is built for its parent"
+    return DependencyBuildingFailure(message)
 
 
 def _how_to_bind(name: str, wanted: type | None) -> str:
-    by_type = f", container.bind_class({wanted.__name__}, ...)" if wanted else ""
-    return (
-        f"Bind it with container.bind_instance({name!r}, ...){by_type}, a provider's provide_{name} method "
-        f"or a configuration variable {name.upper()}; an argument may also have a default"
-    )
+    ways = [f"container.bind_instance({name!r}, ...)"]
+    if wanted is not None and not _is_pythons_own(wanted):
+        ways.append(f"container.bind_class({wanted.__name__}, ...)")
+    if name not in CORE_SERVICE_NAMES:
+        ways.append(f"a configuration variable {name.upper()}")
+    return f"Bind it with {', '.join(ways)} or a provider's provide_{name} method; an argument may also have a default"
 
 
 def _path(chain: Iterable[tuple[Container, Any]]) -> str:

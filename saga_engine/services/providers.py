@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
 
 from saga_engine.services.container import (
+    CORE_SERVICE_NAMES,
     BindingConflict,
     Container,
     InvalidClassType,
@@ -18,10 +19,7 @@ from saga_engine.services.container import (
 )
 from transactions.errors import SagaError
 
-__all__ = ["BaseServiceProvider", "CORE_SERVICE_NAMES", "ServiceProvider", "WarningLogger", "bind_config"]
-
-#: Names that the engine binds itself; a configuration variable never takes one of them.
-CORE_SERVICE_NAMES = frozenset({"cache", "client", "config", "context", "logger", "request"})
+__all__ = ["BaseServiceProvider", "ServiceProvider", "WarningLogger", "bind_config"]
 
 _PREFIX = "provide_"
 TProvider = TypeVar("TProvider", bound="ServiceProvider")
@@ -92,9 +90,7 @@ class ServiceProvider:
         function = getattr(self, method)
         origin = f"{type(self).__name__}.{method}"
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidClassType(
-                f"{origin} is async: make it a plain method that gives an async client or factory"
-            )
+            raise InvalidClassType(f"{origin} is async: make it a plain method that gives an async client or factory")
         return Registration(method[len(_PREFIX) :], function, "provider", origin)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,6 +144,8 @@ def test_the_story_is_told_to_its_end(tmp_path: Path) -> None:
 def test_a_story_that_cannot_be_told_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/true")
+    monkeypatch.setenv("NO_PROXY", "")  # set by main; put back after the test
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
     assert main(["--dir", str(tmp_path)]) == 1
     assert "the server did not start" in capsys.readouterr().out

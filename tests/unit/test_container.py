@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from abc import ABC, abstractmethod
 from logging import LoggerAdapter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Generic, Optional, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Optional, Protocol, TypeVar
 
 import pytest
 
@@ -271,6 +272,40 @@ def test_the_chain_of_requests_names_provider_methods():
 
     with pytest.raises(DependencyBuildingFailure, match=r"Step -> VendorProvider\.provide_vendor -> 'token'"):
         Container([VendorProvider()]).get(Step)
+
+
+def test_the_advice_in_a_failure_names_only_what_would_work():
+    def step(request, client: Any, gateway: Gateway): ...
+
+    with pytest.raises(DependencyBuildingFailure) as failure:
+        Container().arguments_for(step)
+    assert "bind_instance('client', ...)" in str(failure.value)
+    assert "bind_class" not in str(failure.value)
+    assert "variable CLIENT" not in str(failure.value)
+
+    with pytest.raises(DependencyBuildingFailure) as failure:
+        Container().child(client="C").arguments_for(step)
+    assert "bind_class(Gateway, ...)" in str(failure.value)
+    assert "variable GATEWAY" in str(failure.value)
+
+
+def test_a_shared_service_that_wants_what_only_a_child_binds_is_told_so():
+    parent = Container().bind_class(Vendor, Vendor, scope="singleton")
+
+    with pytest.raises(DependencyBuildingFailure) as failure:
+        parent.child(client="C", token="T").get(PurchaseStep)
+
+    assert "bound in a child scope only is not seen: Vendor is built for its parent" in str(failure.value)
+
+
+def test_an_annotation_that_says_nothing_is_resolved_by_name():
+    def step(request, payload: object, anything: Any, nothing: None): ...
+
+    container = Container().child(payload=1, anything=2, nothing=3)
+
+    assert container.arguments_for(step) == {"payload": 1, "anything": 2, "nothing": 3}
+    with pytest.raises(DependencyBuildingFailure, match="payload"):
+        Container().arguments_for(step)
 
 
 def test_a_cycle_of_classes_is_shown():
@@ -781,3 +816,11 @@ def test_arguments_for_takes_bound_methods_and_callable_objects():
     assert container.arguments_for(Steps().method) == {"client": "C"}
     assert container.arguments_for(Steps()) == {"token": "T"}
     assert container.arguments_for(Steps().method, skip=2) == {}
+
+
+def test_arguments_for_takes_partial_functions():
+    def step(region, request, client, token): ...
+
+    container = Container().child(client="C", token="T")
+
+    assert container.arguments_for(functools.partial(step, "eu")) == {"client": "C", "token": "T"}

@@ -1,0 +1,84 @@
+"""Fixtures of the tests that run sagas through an engine: each test runs on every journal with every driver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from connect.eaas.core.responses import BackgroundResponse
+from sagas import ManualClock, World
+
+from saga_engine import Engine, Saga
+from saga_engine.journal import Journal
+from saga_engine.journals import open_journal
+
+Resolve = Callable[..., BackgroundResponse]
+NewEngine = Callable[..., Engine]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty journal."""
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'saga.db'}"
+
+
+@pytest.fixture(params=["sync", "async", "async with plain steps"])
+def driver(request: pytest.FixtureRequest) -> str:
+    """Which driver carries the execution on, and what kind of steps it is given."""
+    return str(request.param)
+
+
+@pytest.fixture
+def world(driver: str) -> World:
+    """The world outside: makes the steps and records their calls."""
+    return World(is_native_async=driver == "async")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The clock of every engine of the test."""
+    return ManualClock()
+
+
+@pytest.fixture
+def journal(journal_url: str) -> Iterator[Journal]:
+    """The open journal: it outlives the engines of the test."""
+    opened = open_journal(journal_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def new_engine(journal: Journal, clock: ManualClock) -> Iterator[NewEngine]:
+    """Makes engines as a new process would: on the test's journal, or on the one given."""
+    made: list[Engine] = []
+
+    def make(on: Any = None, **options: Any) -> Engine:
+        engine = Engine(on or journal, **{"clock": clock, "config": {}, **options})
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture
+def engine(new_engine: NewEngine) -> Engine:
+    """One engine on the test's journal."""
+    return new_engine()
+
+
+@pytest.fixture
+def resolve(driver: str, engine: Engine) -> Resolve:
+    """`resolve(Saga, request, on=engine)`: deliver a request, by the driver under test."""
+
+    def deliver(saga: type[Saga], request: dict[str, Any] | None = None, on: Engine | None = None) -> Any:
+        made = saga.make(engine=on or engine)
+        given = {"id": "PR-1"} if request is None else request
+        return made.resolve(given) if driver == "sync" else asyncio.run(made.aresolve(given))
+
+    return deliver
