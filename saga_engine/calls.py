@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Token
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Union
+from typing import Any
 
 import anyio.to_thread
 import structlog
@@ -26,7 +26,7 @@ __all__ = ["Bridge", "Call", "Result"]
 #: Waits in a plain thread for something that must run on an event loop, and gives its result.
 Bridge = Callable[[Awaitable[Any]], Any]
 
-_Tokens = tuple[Token[Union[SagaContext, None]], Mapping[str, Token[Any]]]
+_Tokens = tuple[Token[SagaContext | None], Mapping[str, Token[Any]]]
 
 
 @dataclass(slots=True)

@@ -22,14 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from saga_engine.journal import (
-    ABSENT,
     CancelRequested,
     CompensationBegun,
     CompensationDeclined,
@@ -132,14 +131,14 @@ class Phase(Enum):
 
 
 _UNDO_UNDER_WAY = (
-        Phase.UNDOING,
-        Phase.UNDO_INTERRUPTED,
-        Phase.UNDO_RETRYING,
-        Phase.UNDO_EXHAUSTED,
-        Phase.UNDO_DECLINED,
-        Phase.UNDO_SUSPENDED,
-        Phase.UNDO_WOKEN,
-    )
+    Phase.UNDOING,
+    Phase.UNDO_INTERRUPTED,
+    Phase.UNDO_RETRYING,
+    Phase.UNDO_EXHAUSTED,
+    Phase.UNDO_DECLINED,
+    Phase.UNDO_SUSPENDED,
+    Phase.UNDO_WOKEN,
+)
 _UNFINISHED = (Phase.INTERRUPTED, Phase.RETRYING, Phase.SUSPENDED, Phase.WOKEN, Phase.FAILED, Phase.COMPLETED)
 #: Forward, these are looked into before anything else.
 _TROUBLE = (Phase.FAILED, Phase.UNDONE, Phase.INTERRUPTED)
@@ -321,7 +320,7 @@ class Refuse(Struct, frozen=True):
     """Mode select: no step applies to this delivery; nothing is journaled."""
 
 
-Action = Union[Ask, Execute, Probe, Compensate, TurnBack, Park, Finish, Wait, Refuse]
+Action = Ask | Execute | Probe | Compensate | TurnBack | Park | Finish | Wait | Refuse
 
 
 # --- evolve -------------------------------------------------------------------------------------------------------
@@ -503,9 +502,7 @@ def _on_step_started(state: State, entry: Any) -> dict[str, Any]:
 def _on_step_completed(state: State, entry: Any) -> dict[str, Any]:
     step = state.steps[entry.step]
     effect = (step.may_have_effect or entry.has_effect) and not _is_read_only(state, entry.step)
-    steps = _with(
-        state, entry.step, phase=Phase.COMPLETED, may_have_effect=effect, finished_at=entry.at, error=None
-    )
+    steps = _with(state, entry.step, phase=Phase.COMPLETED, may_have_effect=effect, finished_at=entry.at, error=None)
     return {"steps": steps, "recoveries": 0, **_carry(entry)}
 
 
@@ -690,11 +687,7 @@ def _is_not_lost_yet(state: State, entry: Any) -> bool:
 
 
 def _on_step_parked(state: State, entry: Any) -> dict[str, Any]:
-    return {
-        "steps": _with(
-            state, entry.step, phase=Phase.PARKED, cause=entry.cause, next_action=entry.next_action
-        )
-    }
+    return {"steps": _with(state, entry.step, phase=Phase.PARKED, cause=entry.cause, next_action=entry.next_action)}
 
 
 def _on_state_saved(state: State, entry: Any) -> dict[str, Any]:
@@ -851,7 +844,7 @@ def _trouble(state: State) -> Action | None:
 
 def _is_any_in(state: State, phases: tuple[Phase, ...]) -> bool:
     # A loop, as this is asked several times for every entry; hashing an Enum for a set is slower still.
-    for step in state.steps.values():
+    for step in state.steps.values():  # noqa: SIM110
         if step.phase in phases:
             return True
     return False
@@ -900,7 +893,7 @@ def _finish_parked(state: State) -> Finish:
 
 
 def _are_over(state: State, needs: tuple[str, ...]) -> bool:
-    for need in needs:
+    for need in needs:  # noqa: SIM110  # asked for every step at every decision: a generator costs as much again
         if not state.steps[need].phase.is_over:
             return False
     return True

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Union
+from typing import Any
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -96,7 +96,7 @@ class Sleep(Struct, frozen=True):
     seconds: float
 
 
-Effect = Union[Append, Perform, Sleep]
+Effect = Append | Perform | Sleep
 
 
 class Budget:
@@ -310,9 +310,8 @@ class Drive:
         """Take in what a call gave."""
         action = self._in_flight.pop(call)
         result, carried, limit = self._carried_by(call, result)
-        if result.error is not None and call.operation in ("should_execute", "execute"):
-            self._errors[call.step.name] = result.error
-        elif result.error is not None and isinstance(action, Compensate) and action.is_final:
+        is_cause = isinstance(action, (Ask, Execute)) or (isinstance(action, Compensate) and action.is_final)
+        if result.error is not None and is_cause:
             self._errors[call.step.name] = result.error
         entry = entry_of(self.state, action, call, result, self._clock.now(), carried)
         if limit is not None and isinstance(entry, StepFailed):

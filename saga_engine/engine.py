@@ -22,7 +22,6 @@ from saga_engine.drive import Budget, Drive, Live, Position
 from saga_engine.drivers import AsyncDriver, SyncDriver, Threads
 from saga_engine.errors import (
     BadRequest,
-    InvalidTransaction,
     LeaseLost,
     NotAllowed,
     SagaError,
@@ -62,6 +61,8 @@ HELD_COUNTDOWN_S = 30.0
 STUCK_COUNTDOWN_S = 300.0
 
 _KEY_CHARS_MAX = 512
+#: How many headers `recover` reads at a time.
+_PAGE = 100
 _GENERATION = re.compile(r"^(?P<bare>.+)#(?P<generation>[1-9]\d*)$", re.DOTALL)
 
 Observer = Callable[[str, Sequence[Entry]], None]
@@ -240,9 +241,7 @@ class Engine:
         )
         return self._drive(position, [started], None, (), live, workflow, budget, services)
 
-    def _deliver_to_ended(
-        self, saga: Saga, header: Header, raw: Raw, services: Services
-    ) -> Drive | BackgroundResponse:
+    def _deliver_to_ended(self, saga: Saga, header: Header, raw: Raw, services: Services) -> Drive | BackgroundResponse:
         if type(saga).restarts is not Saga.restarts:
             record = self.get(full_id(header.saga_id, header.generation))
             if saga.restarts(decode_json(raw), record):
@@ -346,7 +345,7 @@ class Engine:
         """Warn once about lists that the seed framework would have read as alternatives."""
         kind = type(workflow.saga)
         is_explicit = any("mode" in vars(base) for base in kind.__mro__ if base is not Saga)
-        if is_explicit or kind in _warned or asks(workflow) < 2:
+        if is_explicit or kind in _warned or asks(workflow) <= 1:
             return
         _warned.add(kind)
         self._log.warning(
@@ -384,9 +383,9 @@ class Engine:
     def _recoverable(self) -> Iterator[Header]:
         after = 0
         while True:
-            page = self.journal.recoverable(now=self._clock.now(), after=after, limit=100)
+            page = self.journal.recoverable(now=self._clock.now(), after=after, limit=_PAGE)
             yield from page
-            if len(page) < 100:
+            if len(page) < _PAGE:
                 return
             after = page[-1].eid
 
@@ -480,10 +479,8 @@ class Engine:
 
     def _header(self, saga_id: str) -> Header:
         match = _GENERATION.match(saga_id)
-        if match:
-            header = self.journal.header(match["bare"], int(match["generation"]))
-        else:
-            header = self.journal.header(saga_id)
+        bare, generation = (match["bare"], int(match["generation"])) if match else (saga_id, None)
+        header = self.journal.header(bare, generation)
         if header is None:
             raise UnknownExecution(f"no execution {saga_id!r} in {self.journal.url}: see saga list")
         return header
@@ -602,8 +599,10 @@ def find_saga(path: str) -> type[Saga]:
         found: Any = importlib.import_module(module_name)
         for name in qualified.split("."):
             found = getattr(found, name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UnknownSaga(f"{path!r} cannot be imported ({error}): write module:Saga, or give Engine(sagas=[...])") from error
+    except Exception as error:  # an import runs foreign code, which may raise anything
+        raise UnknownSaga(
+            f"{path!r} cannot be imported ({error}): write module:Saga, or give Engine(sagas=[...])"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Saga)):
         raise UnknownSaga(f"{path!r} is no saga: write module:Saga, where Saga is a subclass of saga_engine.Saga")
     return found
@@ -627,11 +626,8 @@ def default_engine(config: Mapping[str, Any] | None = None) -> Engine:
         return _engines[key]
 
 
-def _forget_lock() -> None:
-    """A lock that another thread held at the fork would stay locked in the child for ever."""
-    global _engines_lock
-    _engines_lock = threading.Lock()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lock)
+    # A lock that another thread held at the fork would stay locked in the child for ever.
+    os.register_at_fork(
+        before=_engines_lock.acquire, after_in_parent=_engines_lock.release, after_in_child=_engines_lock.release
+    )

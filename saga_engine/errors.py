@@ -1,29 +1,29 @@
 """The engine's errors. All descend from `SagaError`, save two that user code must not swallow.
 
-    SagaError                           (transactions.errors)
-    ├── ... the errors of one transaction, see transactions.errors
-    ├── BadRequest                      what was delivered cannot be the request of a saga
-    ├── BadDefinition                   the saga itself cannot be used
-    ├── UnknownSaga                     no saga of that name can be found
-    ├── UnknownExecution                no execution of that id is journaled
-    ├── NotAllowed                      an operation does not fit the execution's present state
-    ├── NoContext                       current_context() outside a step
-    ├── LimitReached                    a limit with a name was reached
-    ├── JournalError
-    │   ├── BadJournalURL               nobody can open that URL
-    │   ├── ForeignJournal              the file is something else's
-    │   ├── CorruptJournal              the file, or an entry in it, cannot be read
-    │   ├── NewerJournal                a later release wrote it
-    │   ├── UnsafeFileSystem            write-ahead logging is not safe there
-    │   └── JournalUnavailable          it cannot be read or written now (disk full, read-only, locked)
-    └── StepFailure                     (transactions.errors): what `compensate` gets as `e`
-        ├── StepInterrupted             the process died, or the handler was cancelled, in the middle of the step
-        ├── DeadlineExceeded            the saga's deadline passed
-        └── SagaCancelled               somebody cancelled the saga
+SagaError                           (transactions.errors)
+├── ... the errors of one transaction, see transactions.errors
+├── BadRequest                      what was delivered cannot be the request of a saga
+├── BadDefinition                   the saga itself cannot be used
+├── UnknownSaga                     no saga of that name can be found
+├── UnknownExecution                no execution of that id is journaled
+├── NotAllowed                      an operation does not fit the execution's present state
+├── NoContext                       current_context() outside a step
+├── LimitReached                    a limit with a name was reached
+├── JournalError
+│   ├── BadJournalURL               nobody can open that URL
+│   ├── ForeignJournal              the file is something else's
+│   ├── CorruptJournal              the file, or an entry in it, cannot be read
+│   ├── NewerJournal                a later release wrote it
+│   ├── UnsafeFileSystem            write-ahead logging is not safe there
+│   └── JournalUnavailable          it cannot be read or written now (disk full, read-only, locked)
+└── StepFailure                     (transactions.errors): what `compensate` gets as `e`
+    ├── StepInterrupted             the process died, or the handler was cancelled, in the middle of the step
+    ├── DeadlineExceeded            the saga's deadline passed
+    └── SagaCancelled               somebody cancelled the saga
 
-    BaseException
-    └── EngineSignal
-        └── LeaseLost                   another drive holds the execution now
+BaseException
+└── EngineSignal
+    └── LeaseLost                   another drive holds the execution now
 """
 
 from __future__ import annotations

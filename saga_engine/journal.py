@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, ClassVar, Literal, Protocol, Union
+from typing import Any, ClassVar, Literal, Protocol
 
 import msgspec
 from msgspec import Raw, Struct
@@ -105,9 +105,7 @@ class SagaStatus(str, Enum):
         return self in _ENDED
 
 
-_ENDED = frozenset(
-    {SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.SKIPPED, SagaStatus.CANCELLED}
-)
+_ENDED = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.SKIPPED, SagaStatus.CANCELLED})
 
 
 class StepStatus(str, Enum):
@@ -441,37 +439,37 @@ class ParkedStepResolved(Entry, frozen=True, kw_only=True):
     who: str = ""
 
 
-AnyEntry = Union[
-    SagaStarted,
-    RequestDelivered,
-    DriveResumed,
-    TakenOver,
-    DriveInterrupted,
-    WaitElapsed,
-    SagaSuspended,
-    SagaEnded,
-    SagaParked,
-    StepSkipped,
-    StepNotSelected,
-    StepStarted,
-    StepCompleted,
-    SkipAnswered,
-    StepSuspended,
-    StepFailed,
-    ProbeStarted,
-    StepProbed,
-    CompensationBegun,
-    CompensationStarted,
-    StepCompensated,
-    CompensationDeclined,
-    CompensationFailed,
-    CompensationSuspended,
-    StepParked,
-    StateSaved,
-    SignalReceived,
-    CancelRequested,
-    ParkedStepResolved,
-]
+AnyEntry = (
+    SagaStarted
+    | RequestDelivered
+    | DriveResumed
+    | TakenOver
+    | DriveInterrupted
+    | WaitElapsed
+    | SagaSuspended
+    | SagaEnded
+    | SagaParked
+    | StepSkipped
+    | StepNotSelected
+    | StepStarted
+    | StepCompleted
+    | SkipAnswered
+    | StepSuspended
+    | StepFailed
+    | ProbeStarted
+    | StepProbed
+    | CompensationBegun
+    | CompensationStarted
+    | StepCompensated
+    | CompensationDeclined
+    | CompensationFailed
+    | CompensationSuspended
+    | StepParked
+    | StateSaved
+    | SignalReceived
+    | CancelRequested
+    | ParkedStepResolved
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(tuple[AnyEntry, ...])
@@ -603,7 +601,7 @@ class Loaded(Struct, frozen=True):
     inbox: tuple[InboxMessage, ...]
 
 
-AppendResult = Union[Committed, InboxPending, AlreadyStarted]
+AppendResult = Committed | InboxPending | AlreadyStarted
 
 
 class Journal(Protocol):

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 
@@ -21,7 +21,7 @@ from saga_engine.journal import (
     TakenOver,
 )
 
-__all__ = ["engine_logger", "log_entries", "mask", "mask_secrets", "step_logger"]
+__all__ = ["OnceLogger", "StepLogger", "engine_logger", "log_entries", "mask", "mask_secrets", "step_logger"]
 
 _SECRET = re.compile(
     r"passw(or)?d|passphrase|secret|token|api[-_ ]?key|private[-_ ]?key|authorization|credential|cookie", re.IGNORECASE
@@ -122,6 +122,21 @@ def step_logger(logger: Any, context: SagaContext | None = None) -> Any:
     if context is not None and hasattr(logger, "bind"):
         return logger.bind(saga_id=context.saga_id, step=context.step)
     return logger
+
+
+class OnceLogger:
+    """Warns once per process about one and the same thing; for what would be warned about at every delivery."""
+
+    _warned: ClassVar[set[tuple[Any, ...]]] = set()
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def warning(self, message: str, *args: Any) -> None:
+        """Log a warning, unless the same one was logged before."""
+        if (message, *args) not in self._warned:
+            self._warned.add((message, *args))
+            self._logger.warning(message, *args)
 
 
 def engine_logger(logger: Any = None) -> Any:

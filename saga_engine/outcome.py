@@ -43,7 +43,6 @@ class Carried(TypedDict, total=False):
     request: Raw
 
 
-
 def entry_of(state: State, action: Action, call: Call, result: Result, now: float, carried: Carried) -> Entry:
     """Turn the result of an action into the entry that records it.
 
@@ -114,9 +113,7 @@ def _probed(call: Call, result: Result, now: float, carried: Carried) -> Entry:
     return StepProbed(at=now, step=call.step.name, answer=result.value, **carried)
 
 
-def _compensated(
-    state: State, action: Compensate, call: Call, result: Result, now: float, carried: Carried
-) -> Entry:
+def _compensated(state: State, action: Compensate, call: Call, result: Result, now: float, carried: Carried) -> Entry:
     name, value = action.step, result.value
     error = result.error or _refuse_nonsense(value, call, may_suspend=False)
     if error is not None and (action.is_final or error is call.arguments[1]):

@@ -11,7 +11,7 @@ from tenacity import stop_after_attempt, stop_never, wait_random_exponential
 from saga_engine.context import SagaContext
 from saga_engine.errors import InvalidTransaction, TransactionNotSelected
 from saga_engine.journal import Plan, PlanStep, Policy
-from saga_engine.logs import step_logger
+from saga_engine.logs import OnceLogger, step_logger
 from saga_engine.saga import CacheProvider, Saga, Services
 from saga_engine.services import Container, bind_config
 from transactions import BackgroundTransaction, Kind, RetryPolicy
@@ -89,14 +89,16 @@ def build_workflow(
 
 
 def _container(saga: Saga, request: dict[str, Any], services: Services) -> Container:
-    container = Container({"cache": CacheProvider, **saga.providers}.values())
-    bind_config(container, services.config or {}, step_logger(services.logger))
-    return container.child(client=services.client, logger=step_logger(services.logger), request=request)
+    """Make the scope of one drive: variables outermost, then the core services, then what providers provide."""
+    logger = step_logger(services.logger)
+    root = bind_config(Container(), services.config or {}, OnceLogger(logger))
+    scope = root.child(client=services.client, logger=logger, request=request)
+    for provider in {"cache": CacheProvider, **saga.providers}.values():
+        scope.bind_provider(provider)
+    return scope
 
 
-def _build_step(
-    saga: Saga, container: Container, entry: Any, services: Services, context: SagaContext
-) -> Step:
+def _build_step(saga: Saga, container: Container, entry: Any, services: Services, context: SagaContext) -> Step:
     scope = container.child(context=context, logger=step_logger(services.logger, context))
     transaction = _build_transaction(scope, entry)
     name = transaction.name()

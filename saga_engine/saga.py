@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -10,7 +12,7 @@ from connect.eaas.core.responses import BackgroundResponse
 from tenacity import stop_after_attempt, wait_exponential_jitter
 
 from saga_engine.errors import BadDefinition, BadRequest
-from saga_engine.services import ServiceProvider, provide_cache, provide_sqlite_cache_adapter
+from saga_engine.services import ServiceProvider, provide_cache
 from saga_engine.services.cache import Cache
 from transactions import RetryPolicy
 
@@ -42,11 +44,22 @@ class Services:
 
 
 class CacheProvider(ServiceProvider):
-    """The cache that steps get as `cache` unless the saga provides another one."""
+    """The cache that steps get as `cache` unless the saga provides another one.
+
+    One cache serves all drives of a process that have the same `CACHE_*` variables.
+    """
+
+    _caches: ClassVar[dict[tuple[Any, ...], Cache]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def provide_cache(self, config: Mapping[str, Any], logger: Any) -> Cache:
         """Open the configured cache; SQLite by default."""
-        return provide_cache(config, logger, {"sqlite": provide_sqlite_cache_adapter})
+        variables = sorted((k, str(v)) for k, v in config.items() if str(k).upper().startswith("CACHE_"))
+        key = (os.getpid(), *variables)
+        with self._lock:
+            if key not in self._caches:
+                self._caches[key] = provide_cache(config, logger)
+            return self._caches[key]
 
 
 class Saga(ABC):

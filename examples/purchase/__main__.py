@@ -115,9 +115,7 @@ def _tell_of_the_kill(story: Story) -> None:
     story.finish("recover")
     story.finish("show", _saga_id(1))
     story.show_ledger(story.ledger())
-    _expect(
-        story.ledger(), ["effect customer", "effect subscription", "effect parameters", "effect approval"]
-    )
+    _expect(story.ledger(), ["effect customer", "effect subscription", "effect parameters", "effect approval"])
     story.say("Every effect is there once: nothing was lost, nothing was bought twice.")
 
 
@@ -131,9 +129,7 @@ def _tell_of_the_undo(story: Story) -> None:
     entries = story.ledger()[before:]
     story.show_ledger(entries)
     effects = ["customer", "subscription", "parameters"]
-    _expect(
-        entries, [*(f"effect {name}" for name in effects), *(f"undo {name}" for name in reversed(effects))]
-    )
+    _expect(entries, [*(f"effect {name}" for name in effects), *(f"undo {name}" for name in reversed(effects))])
     story.say("Everything was undone, in reverse: nothing is left of this order.")
 
 
@@ -205,9 +201,7 @@ def serve(folder: Path, console: Console) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     console.print("In another terminal, in this directory:", highlight=False)
     request = os.path.relpath(server.REQUEST_FILE)
-    console.print(
-        f"  saga run {_TARGET} {request} --journal sqlite:///saga.db", highlight=False, soft_wrap=True
-    )
+    console.print(f"  saga run {_TARGET} {request} --journal sqlite:///saga.db", highlight=False, soft_wrap=True)
     console.print("Ctrl-C stops the server.", highlight=False)
     return server.main(["--state", str(folder / "server.db"), "--verbose"])
 
@@ -225,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         tell(options.dir, console)
     except (StoryBroken, requests.RequestException) as e:
-        console.print(f"\nThe story broke off: {e}", style="red", highlight=False)
+        console.print(f"\nThe story broke off: {e}", style="red", highlight=False, soft_wrap=True)
         return 1
     return 0
 

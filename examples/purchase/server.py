@@ -241,12 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m examples.purchase.server", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument(
-        "--port", type=int, default=PORT, help="TCP port on 127.0.0.1; 0: any free one (%(default)s)"
-    )
-    parser.add_argument(
-        "--state", default="purchase-server.db", help="SQLite file of its state (%(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=PORT, help="TCP port on 127.0.0.1; 0: any free one (%(default)s)")
+    parser.add_argument("--state", default="purchase-server.db", help="SQLite file of its state (%(default)s)")
     parser.add_argument(
         "--fault",
         action="append",

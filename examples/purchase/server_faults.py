@@ -112,9 +112,7 @@ class Fault:
         kind, *numbers = rest.split(":")
         if not equals or len(numbers) > 2:
             raise InvalidFault(f"{text!r} is no fault; write operation=kind[:times[:delay_s]]")
-        return cls.from_json(
-            operation, {"kind": kind, **dict(zip(("times", "delay_s"), numbers, strict=False))}
-        )
+        return cls.from_json(operation, {"kind": kind, **dict(zip(("times", "delay_s"), numbers, strict=False))})
 
 
 def _kind(text: Any) -> FaultKind:

@@ -127,9 +127,7 @@ class ServerState:
     def take_fault(self, operation: str) -> Fault | None:
         """Use up one faulty call of the operation; None if it is to go well."""
         with self.transaction() as connection:
-            row = connection.execute(
-                "SELECT * FROM fault WHERE operation = ? AND times > 0", (operation,)
-            ).fetchone()
+            row = connection.execute("SELECT * FROM fault WHERE operation = ? AND times > 0", (operation,)).fetchone()
             if row is None:
                 return None
             connection.execute("UPDATE fault SET times = times - 1 WHERE operation = ?", (operation,))

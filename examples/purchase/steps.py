@@ -35,12 +35,8 @@ def _gave_no_answer(e: BaseException) -> bool:
     return isinstance(e, ClientError) and (e.status_code is None or e.status_code >= 500)
 
 
-_VENDOR_RETRY = RetryPolicy(
-    stop=stop_after_attempt(4), wait=_WAIT, retry=retry_if_exception_type(VendorUnavailable)
-)
-_CONNECT_RETRY = RetryPolicy(
-    stop=stop_after_attempt(4), wait=_WAIT, retry=retry_if_exception(_gave_no_answer)
-)
+_VENDOR_RETRY = RetryPolicy(stop=stop_after_attempt(4), wait=_WAIT, retry=retry_if_exception_type(VendorUnavailable))
+_CONNECT_RETRY = RetryPolicy(stop=stop_after_attempt(4), wait=_WAIT, retry=retry_if_exception(_gave_no_answer))
 
 
 class ValidateParameters(BackgroundTransaction):

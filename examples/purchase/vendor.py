@@ -85,9 +85,7 @@ class Vendor:
         headers = {"Idempotency-Key": key} if key is not None else None
         url = f"{self._url}/{path}"
         try:
-            answer = requests.request(
-                method, url, params=query, json=order, headers=headers, timeout=self._timeout_s
-            )
+            answer = requests.request(method, url, params=query, json=order, headers=headers, timeout=self._timeout_s)
             return self._body(method, path, answer)
         except requests.RequestException as e:
             raise VendorUnavailable(f"{method} {url}: no usable answer ({type(e).__name__})") from e

@@ -264,9 +264,7 @@ def test_connect_writing_the_first_values_back_counts_as_the_undo(
     assert [change for change, _, _ in changes(server)] == ["effect", "undo"]
 
 
-def test_connect_approves_once_and_says_req_003_the_second_time(
-    server: PurchaseServer, client: ConnectClient
-) -> None:
+def test_connect_approves_once_and_says_req_003_the_second_time(server: PurchaseServer, client: ConnectClient) -> None:
     client.requests[REQUEST_ID].update(FILLED)
     approved = client.requests[REQUEST_ID]("approve").post({"template_id": "TL-1"})
     assert (approved["status"], approved["asset"]["status"]) == ("approved", "active")

@@ -10,12 +10,14 @@ from typing import Any
 
 from connect.eaas.core.responses import BackgroundResponse
 
-from saga_engine import Saga, current_context
-from saga_engine.clock import Clock
+from saga_engine import Saga, SagaRecord, current_context
 from saga_engine.journal import Commit, Entry, Journal
 from transactions import BackgroundTransaction, Kind, RetryPolicy
 
 DONE = BackgroundResponse.done()
+
+#: The execution of `saga_of(...)` for the request `{"id": "PR-1"}`.
+SAGA_ID = "Order:PR-1"
 
 
 class Crash(BaseException):
@@ -213,6 +215,11 @@ def saga_of(*entries: Any, name: str = "Order", **attributes: Any) -> type[Saga]
     return type(name, (Saga,), body)
 
 
+def statuses(record: SagaRecord) -> dict[str, str]:
+    """Give the status of each step, by name and in order."""
+    return {step.name: step.status.value for step in record.steps}
+
+
 class Mortal:
     """A journal as one process sees it, until the process dies; the journal below lives on.
 
@@ -285,5 +292,3 @@ def _holds(commit: Commit, wanted: type[Entry] | tuple[type[Entry], str] | None)
     found = (entry for entry in commit.entries if isinstance(entry, kind))
     return any(step is None or getattr(entry, "step", None) == step for entry in found)
 
-
-_: type[Clock] = ManualClock

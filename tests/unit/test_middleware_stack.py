@@ -178,9 +178,7 @@ def test_is_async_is_false_for_plain_callables_and_for_classes_that_only_build_a
 def test_an_entry_that_is_no_middleware_is_refused_naming_its_position(entry: Any) -> None:
     with pytest.raises(InvalidTransaction) as raised:
         make_middleware_callstack([Plain(), entry], lambda request: None)
-    assert str(raised.value).startswith(
-        f"middleware 1 is {entry!r}: give a callable (request, nxt) -> response"
-    )
+    assert str(raised.value).startswith(f"middleware 1 is {entry!r}: give a callable (request, nxt) -> response")
 
 
 def test_a_stack_of_nothing_is_refused() -> None:
@@ -189,7 +187,5 @@ def test_a_stack_of_nothing_is_refused() -> None:
 
 
 def test_a_transaction_that_cannot_be_called_is_refused() -> None:
-    with pytest.raises(
-        InvalidTransaction, match=r"give a callable \(request\) -> response, for example its execute"
-    ):
+    with pytest.raises(InvalidTransaction, match=r"give a callable \(request\) -> response, for example its execute"):
         make_middleware_callstack([Plain()], object())  # type: ignore[arg-type]

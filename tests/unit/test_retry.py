@@ -42,9 +42,7 @@ class AsyncSession(Session):
 class Service:
     """A service whose calls fail with the given errors, one after the other, and then succeed."""
 
-    def __init__(
-        self, *errors: BaseException, config: Any = AT_ONCE, session: type[Session] | None = None
-    ) -> None:
+    def __init__(self, *errors: BaseException, config: Any = AT_ONCE, session: type[Session] | None = None) -> None:
         self.log: list[str] = []
         self._errors = list(errors)
         self._retry_config = config
@@ -253,17 +251,13 @@ def test_without_a_session_a_401_is_only_repeated() -> None:
 def test_a_session_that_cannot_be_refreshed_is_an_error_that_says_what_to_do() -> None:
     service = Service(error := http_error(401))
     service._auth_session = object()  # type: ignore[assignment]
-    with pytest.raises(
-        InvalidRetry, match=r"no refresh\(\); give it one, or set _auth_session to None"
-    ) as raised:
+    with pytest.raises(InvalidRetry, match=r"no refresh\(\); give it one, or set _auth_session to None") as raised:
         service.plain()
     assert raised.value.__cause__ is error
 
 
 @pytest.mark.anyio
-async def test_an_async_refresh_of_a_plain_method_inside_a_loop_is_refused_and_leaves_nothing_unawaited() -> (
-    None
-):
+async def test_an_async_refresh_of_a_plain_method_inside_a_loop_is_refused_and_leaves_nothing_unawaited() -> None:
     service = Service(http_error(401), session=AsyncSession)
     with pytest.raises(InvalidRetry, match="make the method `async def`"):
         service.plain()
@@ -490,9 +484,7 @@ def test_what_a_configuration_leaves_out_or_sets_to_none_is_the_default() -> Non
         (42, "_retry_config is 42; give a RetryConfig, an object or dict with max_attempts, or None"),
     ],
 )
-def test_a_configuration_that_cannot_be_used_is_refused_before_the_first_call(
-    declared: Any, told: str
-) -> None:
+def test_a_configuration_that_cannot_be_used_is_refused_before_the_first_call(declared: Any, told: str) -> None:
     service = Service(config=declared)
     with pytest.raises(InvalidRetry) as raised:
         service.plain()

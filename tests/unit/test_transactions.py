@@ -94,9 +94,7 @@ def told(refused: Callable[[], Any], error: type[SagaError] = InvalidTransaction
 # select and TransactionSelector
 
 
-@pytest.mark.parametrize(
-    "pick", [select, lambda entries, request: TransactionSelector(entries).select(request)]
-)
+@pytest.mark.parametrize("pick", [select, lambda entries, request: TransactionSelector(entries).select(request)])
 def test_the_first_transaction_that_applies_is_selected(pick: Any) -> None:
     first, second = Purchase("first"), Purchase("second")
     assert pick([Never(), first, second], REQUEST) is first
@@ -427,9 +425,7 @@ def test_it_can_be_told_which_methods_are_a_transactions_own() -> None:
 
 
 def test_asking_for_a_method_that_no_transaction_has_is_an_error() -> None:
-    assert (
-        told(lambda: overrides(Purchase(), "undo"), SagaError) == "BackgroundTransaction has no method 'undo'"
-    )
+    assert told(lambda: overrides(Purchase(), "undo"), SagaError) == "BackgroundTransaction has no method 'undo'"
 
 
 # RetryPolicy and Suspend
@@ -455,21 +451,15 @@ class AsyncStrategy:
 
 
 @pytest.mark.parametrize("field", ["stop", "wait", "retry"])
-@pytest.mark.parametrize(
-    "strategy", [5, None, "5", tenacity.stop_after_attempt, async_strategy, AsyncStrategy()]
-)
+@pytest.mark.parametrize("strategy", [5, None, "5", tenacity.stop_after_attempt, async_strategy, AsyncStrategy()])
 def test_a_retry_policy_refuses_what_is_no_plain_strategy_and_shows_one(field: str, strategy: Any) -> None:
     message = told(lambda: RetryPolicy(**{field: strategy}))
-    assert message.startswith(
-        f"RetryPolicy({field}={strategy!r}): give a tenacity strategy or a plain function"
-    )
+    assert message.startswith(f"RetryPolicy({field}={strategy!r}): give a tenacity strategy or a plain function")
     assert f"for example {field}=" in message
 
 
 def test_a_retry_policy_takes_any_plain_function_of_a_retry_call_state() -> None:
-    assert (
-        RetryPolicy(stop=lambda state: True, wait=lambda state: 7, retry=lambda state: False).wait(None) == 7
-    )  # type: ignore[arg-type]
+    assert RetryPolicy(stop=lambda state: True, wait=lambda state: 7, retry=lambda state: False).wait(None) == 7  # type: ignore[arg-type]
 
 
 def test_suspend_carries_the_response_the_signal_and_the_seconds() -> None:
@@ -480,9 +470,7 @@ def test_suspend_carries_the_response_the_signal_and_the_seconds() -> None:
     assert repr(suspend) == "Suspend(status='success', signal='approved', timeout_s=0.5)"
 
 
-@pytest.mark.parametrize(
-    "response", [None, "done", Suspend(BackgroundResponse.done()), InteractiveResponse.done()]
-)
+@pytest.mark.parametrize("response", [None, "done", Suspend(BackgroundResponse.done()), InteractiveResponse.done()])
 def test_S19_suspend_refuses_what_is_no_background_response(response: Any) -> None:
     message = told(lambda: Suspend(response), InvalidResponse)
     assert message.endswith("for example Suspend(BackgroundResponse.done())")
