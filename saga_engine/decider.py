@@ -21,13 +21,13 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
+from saga_engine.actions import Action, Ask, Compensate, Execute, Finish, Park, Probe, Refuse, TurnBack, Wait
 from saga_engine.journal import (
     CancelRequested,
     CompensationBegun,
@@ -38,11 +38,8 @@ from saga_engine.journal import (
     DriveInterrupted,
     DriveResumed,
     Entry,
-    ErrorRecord,
     ParkedStepResolved,
-    Plan,
     PlanStep,
-    Policy,
     ProbeStarted,
     RequestDelivered,
     Response,
@@ -62,11 +59,11 @@ from saga_engine.journal import (
     StepProbed,
     StepSkipped,
     StepStarted,
-    StepStatus,
     StepSuspended,
     TakenOver,
     WaitElapsed,
 )
+from saga_engine.state import Phase, State, StepState
 from transactions import Kind
 from transactions import Probe as ProbeAnswer
 
@@ -98,38 +95,6 @@ COUNTDOWN_MIN_S = 30.0
 DONE = Response("success")
 
 
-class Phase(Enum):
-    """Where a step is; finer than `StepStatus`, which is for people."""
-
-    PENDING = StepStatus.PENDING, "not asked yet"
-    RUNNING = StepStatus.RUNNING, "execute is in flight"
-    INTERRUPTED = StepStatus.RUNNING, "execute was in flight when the drive died"
-    RETRYING = StepStatus.FAILED, "an attempt failed, another follows"
-    SUSPENDED = StepStatus.SUSPENDED, "asked to run again later"
-    WOKEN = StepStatus.SUSPENDED, "may run again now"
-    COMPLETED = StepStatus.COMPLETED, "done"
-    SKIPPED = StepStatus.SKIPPED, "not wanted"
-    FAILED = StepStatus.FAILED, "given up, or without effect"
-    UNDOING = StepStatus.COMPENSATING, "compensate is in flight"
-    UNDO_INTERRUPTED = StepStatus.COMPENSATING, "compensate was in flight when the drive died"
-    UNDO_RETRYING = StepStatus.COMPENSATING, "an undo failed, another follows"
-    UNDO_EXHAUSTED = StepStatus.COMPENSATING, "the last undo failed"
-    UNDO_DECLINED = StepStatus.COMPENSATING, "compensate raised what it was given"
-    UNDO_SUSPENDED = StepStatus.COMPENSATING, "the undo asked to go on later"
-    UNDO_WOKEN = StepStatus.COMPENSATING, "the undo may go on now"
-    UNDONE = StepStatus.COMPENSATED, "undone"
-    PARKED = StepStatus.PARKED, "waits for a person"
-
-    status: StepStatus
-    is_over: bool
-
-    def __init__(self, status: StepStatus, _meaning: str) -> None:
-        #: what people see of it
-        self.status = status
-        #: forward: the steps after it may go on
-        self.is_over = status in (StepStatus.COMPLETED, StepStatus.SKIPPED)
-
-
 _UNDO_UNDER_WAY = (
     Phase.UNDOING,
     Phase.UNDO_INTERRUPTED,
@@ -142,185 +107,6 @@ _UNDO_UNDER_WAY = (
 _UNFINISHED = (Phase.INTERRUPTED, Phase.RETRYING, Phase.SUSPENDED, Phase.WOKEN, Phase.FAILED, Phase.COMPLETED)
 #: Forward, these are looked into before anything else.
 _TROUBLE = (Phase.FAILED, Phase.UNDONE, Phase.INTERRUPTED)
-
-
-class StepState(Struct, frozen=True):
-    """What is known of one step.
-
-    Attributes:
-        order: position among first starts, from 1; 0 means that it never started.
-        attempts: attempts of `execute` that began.
-        failures: attempts that failed or were interrupted; what a `RetryPolicy` counts.
-        may_have_effect: something may be there to undo.
-        answer: what the probe said since the last attempt; None if it was not asked.
-        undo_of: what the step was when its undo began.
-        undone: how often it was undone; part of its idempotency key (S17).
-        is_passed_over: in mode select, not wanted at this delivery.
-    """
-
-    phase: Phase = Phase.PENDING
-    order: int = 0
-    attempts: int = 0
-    failures: int = 0
-    may_have_effect: bool = False
-    is_unasked: bool = True
-    is_probing: bool = False
-    answer: ProbeAnswer | None = None
-    retry_at: float | None = None
-    due_at: float | None = None
-    signal: str | None = None
-    response: Response | None = None
-    error: ErrorRecord | None = None
-    is_refusal: bool = False
-    limit: str | None = None
-    undo_of: Literal["completed", "failed", "started"] | None = None
-    undo_attempts: int = 0
-    undo_failures: int = 0
-    undo_error: ErrorRecord | None = None
-    undone: int = 0
-    is_passed_over: bool = False
-    cause: str | None = None
-    next_action: str | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-
-
-class State(Struct, frozen=True):
-    """All that happened to one execution, folded. `request` and `data` (a step's `context.state`) are JSON text."""
-
-    saga: str
-    saga_path: str
-    saga_id: str
-    generation: int
-    plan: Plan
-    policy: Policy
-    steps: Mapping[str, StepState]
-    first_request: Raw
-    request: Raw
-    data: Raw
-    at: float
-    started_at: float
-    status: SagaStatus = SagaStatus.RUNNING
-    entries: int = 1
-    entries_forgiven: int = 0
-    started: int = 0
-    recoveries: int = 0
-    reschedules: int = 0
-    is_released: bool = False
-    due_at: float | None = None
-    told: Response | None = None
-    response: Response | None = None
-    turned_back: CompensationBegun | None = None
-    cancelled: CancelRequested | None = None
-    skipped: SkipAnswered | None = None
-    parked: SagaParked | None = None
-    signals: tuple[SignalReceived, ...] = ()
-
-
-# --- actions ------------------------------------------------------------------------------------------------------
-
-
-class Ask(Struct, frozen=True):
-    """Ask the step's `should_execute`; `again` when it ran before and waited since (S3, S6)."""
-
-    step: str
-    again: bool = False
-
-
-class Execute(Struct, frozen=True):
-    """Run the step's `execute`."""
-
-    step: str
-    attempt: int
-
-    def begin(self, at: float) -> Entry:
-        """Give the entry that makes the attempt part of the state."""
-        return StepStarted(at=at, step=self.step, attempt=self.attempt)
-
-
-class Probe(Struct, frozen=True):
-    """Ask the step's `probe`."""
-
-    step: str
-
-    def begin(self, at: float) -> Entry:
-        """Give the entry that makes the question part of the state."""
-        return ProbeStarted(at=at, step=self.step)
-
-
-class Compensate(Struct, frozen=True):
-    """Run the step's `compensate`.
-
-    `of_completed`: the step had completed, so its `fail` is a failure and raising `e` means "no undo" (S11, S12).
-    `is_final`: mode select, in which whatever it gives is the result (S26).
-    """
-
-    step: str
-    attempt: int
-    of_completed: bool
-    is_final: bool = False
-
-    def begin(self, at: float) -> Entry:
-        """Give the entry that makes the attempt part of the state."""
-        return CompensationStarted(at=at, step=self.step, attempt=self.attempt)
-
-
-class TurnBack(Struct, frozen=True):
-    """Begin to compensate."""
-
-    cause: Literal["failed", "cancelled", "deadline", "interrupted"]
-    step: str | None = None
-
-    def begin(self, at: float) -> Entry:
-        """Give the entry that records it."""
-        return CompensationBegun(at=at, cause=self.cause, step=self.step)
-
-
-class Park(Struct, frozen=True):
-    """Stop at this step, for a person to resolve."""
-
-    step: str
-    cause: str
-    next_action: str
-
-    def begin(self, at: float) -> Entry:
-        """Give the entry that records it."""
-        return StepParked(at=at, step=self.step, cause=self.cause, next_action=self.next_action)
-
-
-class Finish(Struct, frozen=True):
-    """End the execution; with status PARKED, stop it at `step`."""
-
-    status: SagaStatus
-    response: Response = DONE
-    step: str = ""
-    cause: str = ""
-
-    def begin(self, at: float) -> Entry:
-        """Give the entry that records it."""
-        if self.status is SagaStatus.PARKED:
-            return SagaParked(at=at, step=self.step, cause=self.cause)
-        return SagaEnded(at=at, status=self.status, response=self.response)
-
-
-class Wait(Struct, frozen=True):
-    """Nothing can go on before `until` (Unix seconds; None: before a delivery or a signal).
-
-    `cause` is "retry" for the engine's own waits, which a delivery does not end, "raised" when mode select gives
-    the caller the exception of `step`.
-    """
-
-    until: float | None
-    cause: Literal["step", "retry", "compensation", "raised"]
-    told: Response | None = None
-    step: str | None = None
-
-
-class Refuse(Struct, frozen=True):
-    """Mode select: no step applies to this delivery; nothing is journaled."""
-
-
-Action = Ask | Execute | Probe | Compensate | TurnBack | Park | Finish | Wait | Refuse
 
 
 # --- evolve -------------------------------------------------------------------------------------------------------

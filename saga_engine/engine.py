@@ -47,7 +47,7 @@ from saga_engine.journal import (
 )
 from saga_engine.journals import open_journal
 from saga_engine.logs import engine_logger, log_entries
-from saga_engine.plan import Workflow, asks, build_workflow, plan_of, policy_of
+from saga_engine.plan import Workflow, adopt_kinds, asks, build_workflow, plan_of, policy_of
 from saga_engine.record import SagaRecord, as_record, to_response
 from saga_engine.saga import Saga, Services, check_definition
 
@@ -155,7 +155,7 @@ class Engine:
             SagaError: the request or the saga cannot be used; nothing was started.
             JournalError: the journal cannot be written; deliver again.
         """
-        prepared = self._prepare(saga, request, services or self._services)
+        prepared = self._prepare(saga, request, self._services_or(services))
         if isinstance(prepared, BackgroundResponse):
             return prepared
         try:
@@ -168,7 +168,7 @@ class Engine:
         self, saga: Saga, request: dict[str, Any], services: Services | None = None
     ) -> BackgroundResponse:
         """Do what `resolve` does on the running event loop: async steps natively, plain ones in threads."""
-        prepared = self._prepare(saga, request, services or self._services)
+        prepared = self._prepare(saga, request, self._services_or(services))
         if isinstance(prepared, BackgroundResponse):
             return prepared
         try:
@@ -176,6 +176,10 @@ class Engine:
         except LeaseLost:
             return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
         return self._answered(saga, prepared, response)
+
+    def _services_or(self, services: Services | None) -> Services:
+        """Give the engine's own services where the handler gave none at all."""
+        return services if services is not None and services.are_given else self._services
 
     def _answered(self, saga: Saga, drive: Drive, response: Response) -> BackgroundResponse:
         if drive.state.parked is not None:
@@ -214,7 +218,7 @@ class Engine:
         try:
             key = saga.key(request)
             _check_key(saga, key)
-        except BadRequest:
+        except Exception:  # also what an overridden `key` raises: that nothing is listed is told first (S2)
             if not any(saga.transactions(request)):
                 raise TransactionException.not_selected(
                     f"{type(saga).__name__}.transactions(request) listed nothing for this request: list at least one"
@@ -287,6 +291,7 @@ class Engine:
         missing = [step.name for step in state.plan.steps if step.name not in workflow.steps]
         if missing:
             raise _Stuck(f"{type(saga).__name__} has no step named {missing[0]!r} any more: deploy one that has")
+        adopt_kinds(workflow, state.plan)
         return self._drive(position, first, state, loaded.inbox, live, workflow, budget, services)
 
     def _workflow(

@@ -712,7 +712,7 @@ class JournalConformance:
             lambda: journal.load(scribe.eid),
             lambda: journal.is_held(header),
             lambda: journal.put(scribe.eid, CancelRequested(at=1.0, reason="late")),
-            lambda: journal.search(),
+            journal.search,
             lambda: journal.recoverable(now=1.0),
             lambda: journal.note_stuck(header, "late", 1.0),
         ]

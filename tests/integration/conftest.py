@@ -74,10 +74,12 @@ def engine(new_engine: NewEngine) -> Engine:
 
 @pytest.fixture
 def resolve(driver: str, engine: Engine) -> Resolve:
-    """`resolve(Saga, request, on=engine)`: deliver a request, by the driver under test."""
+    """`resolve(Saga, request, on=engine, client=...)`: deliver a request, by the driver under test."""
 
-    def deliver(saga: type[Saga], request: dict[str, Any] | None = None, on: Engine | None = None) -> Any:
-        made = saga.make(engine=on or engine)
+    def deliver(
+        saga: type[Saga], request: dict[str, Any] | None = None, on: Engine | None = None, **services: Any
+    ) -> Any:
+        made = saga.make(**services, engine=on or engine)
         given = {"id": "PR-1"} if request is None else request
         return made.resolve(given) if driver == "sync" else asyncio.run(made.aresolve(given))
 

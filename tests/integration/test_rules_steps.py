@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
-from sagas import DONE, SAGA_ID, Mortal, remember, saga_of, statuses
+from sagas import DONE, SAGA_ID, Crash, Mortal, remember, saga_of, statuses
 from tenacity import stop_after_attempt, wait_fixed
 
 from saga_engine import Saga, SagaContext, SagaStatus, current_context
@@ -65,7 +65,7 @@ def test_S01_plan_and_request_are_journaled_before_any_step_runs(engine, resolve
 def test_S01_no_step_runs_when_the_start_cannot_be_journaled(journal, new_engine, resolve, world):
     process = Mortal(journal, dies_before=SagaStarted)
     saga = saga_of(world.step("a"))
-    with pytest.raises(BaseException, match=""):
+    with pytest.raises(Crash):
         resolve(saga, on=new_engine(process))
     assert world.calls == []
     assert journal.search() == []
@@ -269,12 +269,12 @@ def test_S02_select_prepare_and_the_selector_build_nothing():
             use()
 
 
-def test_S02_services_are_built_anew_at_each_delivery(new_engine, resolve, world):
+def test_S02_services_are_built_anew_at_each_delivery(resolve, world):
     first: list[str] = []
     second: list[str] = []
     saga = saga_of(world.step("waiting", LATER, DONE), Injected)
-    resolve(saga, on=new_engine(client=first))
-    resolve(saga, on=new_engine(client=second))
+    resolve(saga, client=first)
+    resolve(saga, client=second)
     assert first == ["built"]
     assert second == ["built", "Injected ran for PR-1"]
 
@@ -296,7 +296,7 @@ def test_S03_an_unwanted_step_is_skipped_journaled_and_never_asked_again(engine,
 def test_S03_a_skipped_step_is_not_asked_again_after_a_crash(journal, new_engine, resolve, world):
     process = Mortal(journal, dies_before=(StepCompleted, "b"))
     saga = saga_of(world.step("a", wanted=[False, True]), world.step("b"))
-    with pytest.raises(BaseException, match=""):
+    with pytest.raises(Crash):
         resolve(saga, on=new_engine(process))
     assert resolve(saga).status == "success"
     assert len(world.of("a", "should_execute")) == 1
@@ -311,7 +311,7 @@ def test_S03_a_skipped_step_is_not_undone(resolve, world):
 def test_S03_a_step_that_has_started_is_not_skipped_after_a_crash(engine, journal, new_engine, resolve, world):
     process = Mortal(journal)
     saga = saga_of(world.step("a", process.die, DONE, wanted=[True, False]))
-    with pytest.raises(BaseException, match=""):
+    with pytest.raises(Crash):
         resolve(saga, on=new_engine(process))
     assert resolve(saga).status == "success"
     assert statuses(engine.get(SAGA_ID)) == {"a": "COMPLETED"}
@@ -480,10 +480,10 @@ def test_S04_an_async_middleware_that_answers_without_nxt_leaves_nothing_to_undo
     assert world.undone == ["b"]
 
 
-def test_S04_a_middleware_that_waits_without_nxt_leaves_nothing_to_undo(engine, resolve, world):
+def test_S04_a_middleware_that_waits_without_nxt_leaves_nothing_to_undo(new_engine, resolve, world):
     saga = saga_of(world.step("a"), world.step("b"), **with_middlewares(answering(LATER, "b")))
     assert resolve(saga).countdown == 60
-    engine.cancel(SAGA_ID, "not needed")
+    new_engine(sagas=[saga]).cancel(SAGA_ID, "not needed")
     assert world.trace() == ["execute a", "compensate a"]
 
 
