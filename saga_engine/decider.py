@@ -167,7 +167,7 @@ def _with(state: State, step: str, **change: Any) -> dict[str, StepState]:
 
 
 def _on_request_delivered(state: State, entry: Any) -> dict[str, Any]:
-    change: dict[str, Any] = {"is_released": False, "steps": _wake(state, lambda step: True), "told": None}
+    change: dict[str, Any] = {"steps": _wake(state, lambda step: True), "told": None}
     if bytes(entry.request):
         change["request"] = entry.request
     return _running(state, change)
@@ -175,11 +175,12 @@ def _on_request_delivered(state: State, entry: Any) -> dict[str, Any]:
 
 def _on_drive_resumed(state: State, entry: Any) -> dict[str, Any]:
     steps = _wake(state, lambda step: step.due_at is not None and step.due_at <= entry.at)
-    return _running(state, {"is_released": False, "steps": steps, "told": None})
+    return _running(state, {"steps": steps, "told": None})
 
 
 def _running(state: State, change: dict[str, Any]) -> dict[str, Any]:
     change["due_at"] = None
+    change["is_released"] = state.parked is not None  # only a person's resolution sets a parked one going
     if state.status is SagaStatus.SUSPENDED:
         change["status"] = SagaStatus.RUNNING
     return change
@@ -358,6 +359,7 @@ def _on_step_failed(state: State, entry: Any) -> dict[str, Any]:
         is_unasked=entry.is_unasked,
         answer=None,
         retry_at=entry.retry_at,
+        response=None,  # what it told while it waited is not the answer of its undo (S14)
         error=entry.error,
         is_refusal=entry.is_refusal,
         limit=entry.limit,
@@ -497,6 +499,7 @@ def _on_parked_step_resolved(state: State, entry: Any) -> dict[str, Any]:
         "steps": _with(state, entry.step, cause=None, next_action=None, failures=0, **_resolution(entry)),
         "status": SagaStatus.COMPENSATING if state.turned_back else SagaStatus.RUNNING,
         "parked": None,
+        "is_released": False,
         "recoveries": 0,
         "reschedules": 0,
         "entries_forgiven": state.entries,

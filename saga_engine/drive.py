@@ -225,7 +225,7 @@ class Drive:
             wait = yield from self._decide()
             if self.state.is_released:
                 if (yield from self._commit(is_release=True)):
-                    return self.state.told or answer(self.state, self._clock.now())
+                    return self._told()
             elif self._begun:
                 if (yield from self._commit()):
                     yield from self._perform(self._take_begun())
@@ -233,6 +233,13 @@ class Drive:
                 yield from self._perform(())
             elif wait is not None:
                 yield from self._wait(wait)
+
+    def _told(self) -> Response:
+        """Give the step's own answer when it has just suspended the execution, else what the table says."""
+        state = self.state
+        if state.told is not None and state.response is None and state.parked is None:
+            return state.told
+        return answer(state, self._clock.now())
 
     def _decide(self) -> Generator[Effect, Any, Wait | None]:
         """Carry out decisions until something must be waited for; give the wait, if it is for a time."""

@@ -7,7 +7,7 @@ import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -92,9 +92,11 @@ class SyncDriver:
         except LeaseLost:
             raise
         except JournalError:
+            wait(running)
             _abandon(drive, self._journal)
             raise
         except BaseException as error:
+            wait(running)  # nobody may take up the execution while branches of it run on
             _give_back(drive, self._journal, type(error).__name__)
             raise
         finally:
@@ -153,6 +155,8 @@ class AsyncDriver:
         except LeaseLost:
             raise
         except JournalError:
+            if running:
+                await asyncio.wait(running)
             _abandon(drive, self._journal)
             raise
         except _LeftInThread as left:
@@ -171,9 +175,11 @@ class AsyncDriver:
             try:
                 if isinstance(effect, Append):
                     result, is_cancelled = await self._append(effect.commit)
-                    effect = steps.send(result)
                     if is_cancelled:
+                        with suppress(StopIteration):
+                            steps.send(result)  # what was written is written, whoever waits for it
                         raise asyncio.CancelledError
+                    effect = steps.send(result)
                 elif isinstance(effect, Perform):
                     effect = steps.send(await self._perform(drive, effect.calls, running))
                 else:

@@ -280,12 +280,13 @@ class Engine:
         raw: Raw,
         taking: Entry,
         services: Services,
+        wait_s_max: float | None = None,
     ) -> Drive:
         """Prepare a drive that goes on with a journaled execution; its first commit takes the lease."""
         first: list[Entry] = [taking]
         if not state.is_released:
             first.insert(0, TakenOver(at=taking.at, drive=position.drive, died=header.held_by))
-        live, budget = Live(raw, state.data), self._budget()
+        live, budget = Live(raw, state.data), self._budget(wait_s_max)
         saga_id = full_id(state.saga_id, state.generation)
         workflow = self._workflow(saga, saga_id, state.first_request, live, services, budget)
         missing = [step.name for step in state.plan.steps if step.name not in workflow.steps]
@@ -304,8 +305,8 @@ class Engine:
 
         return build_workflow(saga, decode_json(first_request), live.request, services, new_context)
 
-    def _budget(self) -> Budget:
-        return Budget(self._clock, self._budget_s, self._budget_s)
+    def _budget(self, wait_s_max: float | None = None) -> Budget:
+        return Budget(self._clock, self._budget_s, self._budget_s if wait_s_max is None else wait_s_max)
 
     def _drive(
         self,
@@ -410,7 +411,7 @@ class Engine:
         services = self._services_for(saga, as_record(header, state))
         position = Position(secrets.token_hex(8), header.eid, loaded.seq, header.epoch)
         resumed = DriveResumed(at=self._clock.now(), drive=position.drive)
-        drive = self._take(saga, header, state, loaded, position, state.request, resumed, services)
+        drive = self._take(saga, header, state, loaded, position, state.request, resumed, services, wait_s_max=0.0)
         self._sync.run(drive)
         return True
 

@@ -18,7 +18,7 @@ from transactions import BackgroundTransaction, Kind, RetryPolicy
 from transactions.adapters import FunctionBackgroundTransaction, as_transaction
 from transactions.contracts import overrides
 
-__all__ = ["Step", "Workflow", "asks", "build_workflow", "plan_of", "policy_of"]
+__all__ = ["Step", "Workflow", "adopt_kinds", "asks", "build_workflow", "plan_of", "policy_of"]
 
 _ONCE = RetryPolicy(stop=stop_after_attempt(1))
 _UNTIL_IT_SUCCEEDS = RetryPolicy(stop=stop_never, wait=wait_random_exponential(multiplier=1, max=3_600))
@@ -104,10 +104,14 @@ def _build_step(saga: Saga, container: Container, entry: Any, services: Services
     name = transaction.name()
     _check_transaction(name, transaction)
     context.step = name
-    default = _UNTIL_IT_SUCCEEDS if transaction.kind is Kind.RETRIABLE else _ONCE
+    retry = _retry_of(transaction, transaction.kind)
     undo = transaction.compensation_retry or saga.compensation_retry
     is_asked = overrides(transaction, "should_execute")
-    return Step(name, transaction, context, transaction.retry or default, undo, is_asked)
+    return Step(name, transaction, context, retry, undo, is_asked)
+
+
+def _retry_of(transaction: BackgroundTransaction, kind: Kind) -> RetryPolicy:
+    return transaction.retry or (_UNTIL_IT_SUCCEEDS if kind is Kind.RETRIABLE else _ONCE)
 
 
 def _build_transaction(scope: Container, entry: Any) -> BackgroundTransaction:
@@ -164,6 +168,13 @@ def plan_of(workflow: Workflow) -> Plan:
             )
         )
     return Plan(steps=tuple(steps), mode="chain" if is_chain else "select")
+
+
+def adopt_kinds(workflow: Workflow, plan: Plan) -> None:
+    """Let the journaled kinds win over those of later code (S1)."""
+    for planned in plan.steps:
+        step = workflow.steps[planned.name]
+        step.retry = _retry_of(step.transaction, planned.kind)
 
 
 def policy_of(saga: type[Saga], now: float) -> Policy:
