@@ -381,7 +381,8 @@ def _on_step_probed(state: State, entry: Any) -> dict[str, Any]:
         if state.turned_back:
             change["phase"] = Phase.FAILED
     if entry.answer is ProbeAnswer.DONE:
-        change.update(phase=Phase.COMPLETED, may_have_effect=True, finished_at=entry.at, error=None)
+        effect = not _is_read_only(state, entry.step)
+        change.update(phase=Phase.COMPLETED, may_have_effect=effect, finished_at=entry.at, error=None)
     recoveries = 0 if entry.answer is ProbeAnswer.DONE else state.recoveries
     assert step.phase in (Phase.INTERRUPTED, Phase.RETRYING, Phase.FAILED), "only an unknown outcome is probed"
     return {"steps": _with(state, entry.step, **change), "recoveries": recoveries, **_carry(entry)}

@@ -400,8 +400,13 @@ class Drive:
             self._buffer = [entry for entry in self._buffer if not entry.is_decision]
             self._buffer.append(DriveInterrupted(at=self._clock.now(), cause=cause))
             self.state = _fold(self._before, self._buffer)
-            self._suspend("interrupted", self._clock.now(), None)
+            self._suspend("interrupted", self._due_at_after_interruption(), None)
             yield from self._commit(is_release=True)
+
+    def _due_at_after_interruption(self) -> float:
+        """Tell when to go on: at once, unless it was the wait for a retry that was interrupted (S15)."""
+        retries_at = [w.until for w in decide(self.state) if isinstance(w, Wait) and w.cause == "retry" and w.until]
+        return max([self._clock.now(), *retries_at])
 
     # --- entries ---
 

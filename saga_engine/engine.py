@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import secrets
@@ -74,16 +75,21 @@ class Recovered(int):
     Attributes:
         left_alone: how many it could not take up, for want of services, of the saga, or of its steps.
         failed: how many raised an error, which was logged; they are as they were.
+        reasons: why, by saga id, for both of these.
     """
 
     left_alone: int
     failed: int
+    reasons: Mapping[str, str]
 
-    def __new__(cls, taken: int, left_alone: int = 0, failed: int = 0) -> Recovered:
+    def __new__(
+        cls, taken: int, left_alone: int = 0, failed: int = 0, reasons: Mapping[str, str] | None = None
+    ) -> Recovered:
         """Make the count."""
         self = super().__new__(cls, taken)
         self.left_alone = left_alone
         self.failed = failed
+        self.reasons = reasons or {}
         return self
 
 
@@ -322,10 +328,7 @@ class Engine:
         log = self._log if services.logger is None else engine_logger(services.logger)
 
         def on_commit(state: State, entries: Sequence[Entry]) -> None:
-            saga_id = full_id(state.saga_id, state.generation)
-            log_entries(log, saga_id, entries)
-            if self._observer is not None:
-                self._observe(saga_id, entries)
+            self._tell(log, full_id(state.saga_id, state.generation), entries)
 
         return Drive(
             position,
@@ -340,12 +343,14 @@ class Engine:
             on_commit=on_commit,
         )
 
-    def _observe(self, saga_id: str, entries: Sequence[Entry]) -> None:
-        assert self._observer is not None, "called only with an observer"
+    def _tell(self, log: Any, saga_id: str, entries: Sequence[Entry]) -> None:
+        """Log, and tell the observer; what they raise must not end a drive whose commit is durable."""
         try:
-            self._observer(saga_id, entries)
+            log_entries(log, saga_id, entries)
+            if self._observer is not None:
+                self._observer(saga_id, entries)
         except Exception:
-            self._log.exception("observer raised; the execution goes on", saga_id=saga_id)
+            logging.getLogger("saga_engine").exception("%s: the logger or the observer raised; it goes on", saga_id)
 
     def _warn_about_mode(self, workflow: Workflow) -> None:
         """Warn once about lists that the seed framework would have read as alternatives."""
@@ -373,18 +378,22 @@ class Engine:
             How many were taken up.
         """
         taken = left_alone = failed = 0
+        reasons: dict[str, str] = {}
         for header in self._recoverable():
+            saga_id = full_id(header.saga_id, header.generation)
             try:
                 taken += self._carry_on(header)
             except _Stuck as stuck:
                 left_alone += 1
+                reasons[saga_id] = str(stuck)
                 self._note_stuck(header, str(stuck))
             except LeaseLost:
                 continue  # somebody else was faster: it is held
-            except SagaError:
+            except SagaError as error:
                 failed += 1
-                self._log.exception("recovery failed", saga_id=full_id(header.saga_id, header.generation))
-        return Recovered(taken, left_alone, failed)
+                reasons[saga_id] = str(error)
+                self._log.exception("recovery failed", saga_id=saga_id)
+        return Recovered(taken, left_alone, failed, reasons)
 
     def _recoverable(self) -> Iterator[Header]:
         after = 0

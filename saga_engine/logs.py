@@ -124,6 +124,13 @@ def step_logger(logger: Any, context: SagaContext | None = None) -> Any:
     return logger
 
 
+def _drop_below_level(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    # structlog's own filter_by_level reads `disabled`, which a LoggerAdapter does not have.
+    if not logger.isEnabledFor(structlog.stdlib.NAME_TO_LEVEL[method]):
+        raise structlog.DropEvent
+    return event
+
+
 class OnceLogger:
     """Warns once per process about one and the same thing; for what would be warned about at every delivery."""
 
@@ -152,7 +159,7 @@ def engine_logger(logger: Any = None) -> Any:
         logger or logging.getLogger("saga_engine"),
         wrapper_class=structlog.stdlib.BoundLogger,
         processors=[
-            structlog.stdlib.filter_by_level,
+            _drop_below_level,
             structlog.contextvars.merge_contextvars,
             mask_secrets,
             structlog.processors.format_exc_info,

@@ -13,7 +13,7 @@ from saga_engine.codec import decode_json
 from saga_engine.decider import Phase, State, StepState, full_id
 from saga_engine.journal import Header, Response, SagaStatus, StepStatus
 
-__all__ = ["SagaRecord", "StepRecord", "as_record", "from_response", "to_response"]
+__all__ = ["SagaRecord", "StepRecord", "as_record", "error_text", "from_response", "to_response"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _step_record(state: State, name: str, kind: str) -> StepRecord:
         name=name,
         status=step.phase.status,
         attempts=step.attempts,
-        error=_step_error(step),
+        error=error_text(step),
         started_at=step.started_at,
         finished_at=step.finished_at,
         kind=kind,
@@ -115,7 +115,8 @@ def _step_record(state: State, name: str, kind: str) -> StepRecord:
     )
 
 
-def _step_error(step: StepState) -> str | None:
+def error_text(step: StepState) -> str | None:
+    """Give the last error of a step, or of its undo, as a person reads it; None if there is none."""
     error = step.undo_error or step.error
     if error is None:
         return "interrupted; its outcome is not known yet" if step.phase is Phase.INTERRUPTED else None
@@ -129,7 +130,7 @@ def _error(state: State) -> str | None:
         return state.response.output
     if state.turned_back is not None:
         step = state.steps.get(state.turned_back.step or "")
-        return (step and _step_error(step)) or state.turned_back.cause
+        return (step and error_text(step)) or state.turned_back.cause
     return None
 
 

@@ -80,7 +80,7 @@ class Saga(ABC):
 
     mode: ClassVar[str] = "chain"
     compensation_retry: ClassVar[RetryPolicy] = RetryPolicy(
-        stop=stop_after_attempt(5), wait=wait_exponential_jitter(initial=1, max=60)
+        stop=stop_after_attempt(5), wait=wait_exponential_jitter(max=60)
     )
     deadline_s: ClassVar[float | None] = None
     compensation_deadline_s: ClassVar[float] = 604_800.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from connect.eaas.core.responses import BackgroundResponse
@@ -45,6 +46,7 @@ class Scenario:
         end, undone, live: without a crash: the end, the steps whose undo is journaled, in that order, and the
             steps of which a thing is left at the vendor.
         ends: every end that a crash may lead to.
+        is_forked: a crash may also lead to that end with something else undone and left.
         points_min: points that the run without a crash passes at least.
     """
 
@@ -55,6 +57,7 @@ class Scenario:
     live: str
     points_min: int
     ends: tuple[str, ...] = ()
+    is_forked: bool = False
     mode: str = "chain"
     park_policy: str = "stop"
     meanwhile: Callable[[Engine, str], None] | None = None
@@ -75,6 +78,11 @@ _EXECUTED: dict[str, Callable[[], Any]] = {
 _WITH_EFFECT = ("done", "late raise", "reschedule", "suspend", "await signal")
 
 
+@lru_cache
+def _policy(attempts: int) -> RetryPolicy:
+    return RetryPolicy(stop=stop_after_attempt(attempts), wait=wait_fixed(5))
+
+
 class ScriptedStep(BackgroundTransaction):
     """Does what its script says, at the vendor, in one life."""
 
@@ -82,8 +90,8 @@ class ScriptedStep(BackgroundTransaction):
         self.script = script
         self.life = life
         self.on_unknown = script.on_unknown
-        self.retry = RetryPolicy(stop=stop_after_attempt(script.attempts), wait=wait_fixed(5))
-        self.compensation_retry = RetryPolicy(stop=stop_after_attempt(script.undo_attempts), wait=wait_fixed(5))
+        self.retry = _policy(script.attempts)
+        self.compensation_retry = _policy(script.undo_attempts)
 
     def name(self) -> str:
         return self.script.name
@@ -360,7 +368,12 @@ SCENARIOS = (
     ),
     Scenario(
         "select, retried",
-        (Script("a", execute=("raise", "reschedule", "done"), attempts=2), B),
+        (Script("a", execute=("raise", "reschedule", "done"), attempts=5), B),
         "COMPLETED", "", "a", 20, mode="select",
+    ),
+    Scenario(
+        "select, undone",
+        (Script("a", is_wanted=False), Script("b", execute=("late raise", "done")), C),
+        "COMPLETED", "b", "", 14, mode="select", is_forked=True,
     ),
 )  # fmt: skip

@@ -80,10 +80,13 @@ class Answered:
 
 @dataclass(frozen=True)
 class Crashed:
-    """The life ended."""
+    """The life ended; `mail` is how many messages were ever left, `is_meanwhile_done` as in `World`."""
 
     life: int
     label: str
+    now: float
+    mail: int
+    is_meanwhile_done: bool
 
 
 Event = Union[Written, Called, Answered, Crashed]
@@ -160,6 +163,7 @@ class World:
     lives: list[Life] = field(default_factory=list)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     is_meanwhile_done: bool = False
+    mail: int = 0
 
     @property
     def saga_id(self) -> str:
@@ -181,6 +185,22 @@ class World:
     def header(self) -> Header | None:
         """Give the execution's header, past every wrapper."""
         return self.journal.header(self.saga_id)
+
+    def left_by(self, life: int) -> tuple[Any, ...]:
+        """Give all that the crash of that life left standing, in a form that is good to compare.
+
+        Scripts depend on the calls before them, and what is at the vendor on the calls; a question asked of
+        `should_execute` leaves nothing.
+        """
+        left: list[Any] = []
+        for event in self.log:
+            if isinstance(event, Written):
+                left.append((event.facts, event.is_release))
+            elif isinstance(event, Called) and event.operation != "should_execute":
+                left.append((event.operation, event.step))
+            elif isinstance(event, Crashed) and event.life == life:
+                return (*left, event.now, event.mail, event.is_meanwhile_done)
+        raise AssertionError(f"life {life} did not crash")
 
     def is_at_rest(self) -> bool:
         """Tell whether the execution ended or parked."""
@@ -211,7 +231,8 @@ class Life:
         self.points.append(label)
         if len(self.points) == self._dies_at:
             self.is_dead = True
-            self.world.log.append(Crashed(self.number, label))
+            world = self.world
+            world.log.append(Crashed(self.number, label, world.now, world.mail, world.is_meanwhile_done))
             raise Crash(label)
 
     def breathe(self) -> None:
@@ -302,6 +323,7 @@ class MortalJournal:
         """Leave a message between two points."""
         with self._life.around(f"put {type(entry).__name__}"):
             self._journal.put(eid, entry)
+            self._life.world.mail += 1
 
     def note_stuck(self, header: Header, reason: str, at: float) -> None:
         """Note it between two points."""

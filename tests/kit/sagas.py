@@ -166,7 +166,7 @@ class ScriptedStep(BackgroundTransaction):
         if inspect.isfunction(part) or inspect.ismethod(part):
             part = part(request, *error)
         if isinstance(part, BaseException):
-            raise part
+            raise part.with_traceback(None)  # one object raised again and again would gather tracebacks
         return part
 
 
