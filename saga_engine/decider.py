@@ -202,7 +202,7 @@ def _woken(step: StepState) -> StepState:
 
 
 def _reselectable(step: StepState) -> StepState:
-    if step.phase.is_over or step.phase is Phase.PARKED:
+    if step.phase.is_over or step.phase in (Phase.PARKED, Phase.UNDO_INTERRUPTED):
         return step
     return replace(step, phase=Phase.PENDING, is_passed_over=False, is_probing=False, undo_of=None)
 
@@ -401,6 +401,7 @@ def _on_compensation_started(state: State, entry: Any) -> dict[str, Any]:
         phase=Phase.UNDOING,
         undo_of=undo_of,
         undo_attempts=step.undo_attempts + 1,
+        undo_started_at=step.undo_started_at or entry.at,
         retry_at=None,
         due_at=None,
     )
@@ -453,7 +454,8 @@ def _on_compensation_suspended(state: State, entry: Any) -> dict[str, Any]:
     change: dict[str, Any] = {"recoveries": 0, "reschedules": state.reschedules + 1, **_carry(entry)}
     waiting = {"due_at": entry.due_at, "response": entry.response}
     if _is_not_lost_yet(state, entry):
-        change["steps"] = _with(state, entry.step, phase=Phase.SUSPENDED, undo_of=None, signal=None, **waiting)
+        waiting |= {"undo_of": None, "undo_failures": 0, "undo_error": None, "undo_started_at": None}
+        change["steps"] = _with(state, entry.step, phase=Phase.SUSPENDED, signal=None, **waiting)
         return {**change, "turned_back": None, "status": SagaStatus.RUNNING}
     change["steps"] = _with(state, entry.step, phase=Phase.UNDO_SUSPENDED, **waiting)
     return change
@@ -575,9 +577,10 @@ def _is_in_flight(state: State) -> bool:
 
 def _unless_turning_back(state: State) -> tuple[Action, ...]:
     """While a branch is in flight: start what is ready beside it, unless the execution is about to turn back."""
-    if state.skipped or _reason_to_turn_back(state) or _failed_unprobed(state):
+    ready = tuple(action for action in _ready_actions(state) if not isinstance(action, Wait))
+    if ready and (state.skipped or _reason_to_turn_back(state) or _failed_unprobed(state)):
         return ()
-    return tuple(a for a in _ready_actions(state) if not isinstance(a, Wait))
+    return ready
 
 
 def _limit_reached(state: State) -> Park | None:
@@ -835,7 +838,10 @@ _INTERRUPTED = "interrupted, and its outcome is unknown"
 
 
 def _select(state: State) -> Action:
-    """One delivery runs one transaction, the first that applies (S26)."""
+    """One delivery runs one transaction, the first that applies (S26); an undo that a crash cut off goes on first."""
+    for name, step in state.steps.items():
+        if step.phase is Phase.UNDO_INTERRUPTED:
+            return Compensate(name, step.undo_attempts + 1, of_completed=False, is_final=True)
     if state.cancelled is not None:
         return Finish(SagaStatus.CANCELLED, Response("fail", f"cancelled: {_reason(state)}"))
     if state.skipped is not None:

@@ -389,9 +389,9 @@ class Engine:
                 self._note_stuck(header, str(stuck))
             except LeaseLost:
                 continue  # somebody else was faster: it is held
-            except SagaError as error:
+            except Exception as error:  # whatever a saga's own code raises must not keep the others waiting
                 failed += 1
-                reasons[saga_id] = str(error)
+                reasons[saga_id] = f"{type(error).__name__}: {error}"
                 self._log.exception("recovery failed", saga_id=saga_id)
         return Recovered(taken, left_alone, failed, reasons)
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
-from saga_engine.errors import CorruptJournal, NewerJournal
+from saga_engine.errors import CorruptJournal, NewerJournal, NotJSON
 from transactions import Kind, Probe
 
 __all__ = [
@@ -476,8 +476,15 @@ _decoder = msgspec.json.Decoder(tuple[AnyEntry, ...])
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
-    """Encode the entries of one commit as a JSON array."""
-    return _encoder.encode(tuple(entries))
+    """Encode the entries of one commit as a JSON array.
+
+    Raises:
+        NotJSON: they hold text that is no Unicode, such as half of a surrogate pair.
+    """
+    try:
+        return _encoder.encode(tuple(entries))
+    except UnicodeEncodeError as error:
+        raise NotJSON(f"an entry cannot be written as JSON ({error}): send proper Unicode text") from error
 
 
 def decode_entries(body: bytes, version: int = ENTRY_VERSION) -> tuple[Entry, ...]:

@@ -164,7 +164,7 @@ def _failure(
     step = state.steps[call.step.name]
     is_undo = call.operation == "compensate"
     attempt = (step.undo_failures if is_undo else step.failures) + 1
-    began_at = (state.turned_back.at if is_undo and state.turned_back else step.started_at) or now
+    began_at = (step.undo_started_at if is_undo else step.started_at) or now
     try:
         return record_error(error), _retry_at(policy, call, error, now, attempt, began_at)
     except Exception as broken:

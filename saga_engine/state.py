@@ -91,6 +91,7 @@ class StepState(Struct, frozen=True):
     undo_attempts: int = 0
     undo_failures: int = 0
     undo_error: ErrorRecord | None = None
+    undo_started_at: float | None = None
     undone: int = 0
     is_passed_over: bool = False
     cause: str | None = None

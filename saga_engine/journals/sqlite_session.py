@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from saga_engine.errors import JournalUnavailable, LeaseLost, SagaError
+from saga_engine.errors import JournalError, JournalUnavailable, LeaseLost, NotJSON, SagaError
 from saga_engine.journals.commits import GroupCommit, Task
 from saga_engine.journals.heart import Heart
 from saga_engine.journals.process import ProcessIdentity, boot_clock_s, identify
@@ -80,6 +80,7 @@ class SqliteSession:
         self._write_abandon = write_abandon
         self._beat_s: float | None = None
         self._readers: list[sqlite3.Connection] = []
+        self._is_closed = False
         self._reading = threading.BoundedSemaphore(READERS_MAX)
         # Under the lock that a fork takes as well: it must find every connection that is open.
         with opening:
@@ -101,6 +102,8 @@ class SqliteSession:
     def read(self, query: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run the query on a connection of its own, as of one moment."""
         with self._reading, translated(self.path):
+            if self._is_closed:
+                raise JournalError("the journal is closed: open it again")
             connection = self._readers.pop() if self._readers else connect(self.path)
             try:
                 connection.execute("BEGIN")
@@ -119,24 +122,32 @@ class SqliteSession:
         try:
             self._write([last], [])
         finally:
-            for _ in range(READERS_MAX):
-                self._reading.acquire()
+            self._is_closed = True
+            self._stop_reading()
             self._disconnect()
+            self._let_read()
 
     def pause(self) -> bool:
         """Come to rest for a fork, with no connection open; tell whether that worked."""
         if not self.commits.hold(PAUSE_MAX_S):
             return False
-        for _ in range(READERS_MAX):
-            self._reading.acquire()
+        self._stop_reading()
         self._disconnect()
         return True
 
     def resume(self) -> None:
         """Go on after a `pause`; the connections come back when they are needed."""
+        self._let_read()
+        self.commits.resume()
+
+    def _stop_reading(self) -> None:
+        """Wait for those who read, and let nobody begin to."""
+        for _ in range(READERS_MAX):
+            self._reading.acquire()
+
+    def _let_read(self) -> None:
         for _ in range(READERS_MAX):
             self._reading.release()
-        self.commits.resume()
 
     def _disconnect(self) -> None:
         connections = [*self._readers, *([self._writer] if self._writer is not None else [])]
@@ -163,6 +174,10 @@ class SqliteSession:
                     self._transact([task], outcomes)
                 except _TaskFailed as failed:
                     raise failed.__cause__ or failed from None
+        except (OverflowError, UnicodeEncodeError) as error:
+            refusal = NotJSON(f"a value cannot be stored ({error}): send proper Unicode text and smaller numbers")
+            refusal.__cause__ = error
+            outcomes.append(refusal)
         except Exception as error:
             outcomes.append(error)
 

@@ -22,7 +22,7 @@ import pytest
 from msgspec import Raw
 from msgspec.structs import replace
 
-from saga_engine.errors import JournalError, LeaseLost, UnknownExecution
+from saga_engine.errors import JournalError, LeaseLost, NotJSON, UnknownExecution
 from saga_engine.journal import (
     AlreadyStarted,
     AppendResult,
@@ -229,6 +229,10 @@ class JournalConformance:
         assert isinstance(loaded, StateSaved)
         assert bytes(loaded.state) == body
         assert journal.header(scribe.saga_id) is not None
+
+    def test_text_that_is_no_unicode_is_refused(self, journal: Journal) -> None:
+        with pytest.raises(NotJSON, match="surrogates not allowed"):
+            Scribe(journal, "s-\ud800").start()
 
     def test_a_payload_of_ten_megabytes_is_kept(self, journal: Journal) -> None:
         scribe = Scribe(journal).start()

@@ -519,6 +519,41 @@ def test_S10_with_a_cancellation_pending_the_undo_is_suspended_instead(new_engin
     assert isinstance(world.of("a", "compensate")[0].error, SagaCancelled)
 
 
+def test_S10_a_crash_while_the_undo_is_asked_does_not_lose_the_step(journal, new_engine, resolve, world):
+    process = Mortal(journal)
+    saga = saga_of(world.step("a"), world.step("b", NO, DONE, undo=[process.die, NOT_LOST_YET]))
+    with pytest.raises(Crash):
+        resolve(saga, on=new_engine(process))
+    assert resolve(saga).countdown == 300
+    assert resolve(saga).status == "success"
+    assert world.trace() == ["execute a", "execute b", "compensate b", "compensate b", "execute b"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "executed", "undone"),
+    [("undone", "abbb", "bbba"), ("done", "abbbc", "bbb"), ("not_done", "abbbbc", "bbb")],
+)
+def test_S10_a_person_may_end_it_when_reschedules_max_is_reached(new_engine, resolve, world, outcome, executed, undone):
+    b = world.step("b", NO, NO, NO, DONE, undo=NOT_LOST_YET)
+    saga = saga_of(world.step("a"), b, world.step("c"), reschedules_max=2)
+    worker = new_engine(sagas=[saga])
+    for _ in range(3):
+        resolve(saga)
+    worker.resolve_parked(SAGA_ID, "b", note="looked at it", outcome=outcome)
+    assert ("".join(world.executed), "".join(world.undone)) == (executed, undone)
+    assert worker.get(SAGA_ID).status.is_ended
+
+
+def test_S10_failures_of_the_undo_that_asked_for_time_are_forgotten_when_the_step_completes(engine, resolve, world):
+    b = world.step("b", NO, DONE, undo=[RuntimeError("1"), NOT_LOST_YET, RuntimeError("2"), DONE])
+    saga = saga_of(world.step("a"), b, world.step("c", LATER, NO), compensation_retry=retry(2))
+    assert resolve(saga).countdown == 300
+    assert resolve(saga).countdown == 60
+    assert engine.get(SAGA_ID).steps[1].error is None
+    assert resolve(saga).output == "no"
+    assert world.undone == ["b", "b", "c", "b", "b", "a"]
+
+
 def test_S10_with_a_plain_reschedule_its_countdown_counts(engine, resolve, world, clock):
     saga = saga_of(world.step("a", NO, DONE, undo=LATER))
     assert resolve(saga).countdown == 60
@@ -588,13 +623,11 @@ def test_S11_a_completed_step_without_an_undo_parks(engine, resolve, world, undo
 
 def test_S11_a_completed_step_without_an_undo_is_not_tried_again(resolve, world):
     resolve(saga_of(world.step("a", undo=reraise), world.step("b", NO), compensation_retry=retry(5)))
-    assert world.of("a", "compensate") and len(world.of("a", "compensate")) == 1
+    assert world.undone == ["b", "a"]
 
 
 def test_S11_with_park_policy_continue_the_earlier_steps_are_undone_before_it_parks(engine, resolve, world):
-    saga = saga_of(
-        world.step("a"), world.step("b", undo=None), world.step("c", NO), park_policy="continue"
-    )
+    saga = saga_of(world.step("a"), world.step("b", undo=None), world.step("c", NO), park_policy="continue")
     assert resolve(saga).output == parked_at("b", "no undo")
     assert world.undone == ["c", "a"]
     assert statuses(engine.get(SAGA_ID)) == {"a": "COMPENSATED", "b": "PARKED", "c": "COMPENSATED"}
@@ -627,7 +660,8 @@ def test_S12_a_failed_undo_is_tried_five_times_with_growing_waits_and_then_parks
     assert (response.status, response.output) == ("fail", parked_at("b", "compensate failed: vendor down"))
     assert [call.attempt for call in world.of("b", "compensate")] == [1, 2, 3, 4, 5]
     assert len(clock.slept) == 4
-    assert all(later > earlier for earlier, later in zip(clock.slept, clock.slept[1:]))
+    assert clock.slept == sorted(clock.slept)
+    assert clock.slept[-1] > 3 * clock.slept[0]
     record = engine.get(SAGA_ID)
     assert record.status is SagaStatus.PARKED
     assert statuses(record) == {"a": "COMPLETED", "b": "PARKED", "c": "COMPENSATED"}
@@ -679,6 +713,15 @@ def test_S12_a_step_may_have_a_compensation_retry_of_its_own(resolve, world):
     assert world.undone == ["b", "own", "own", "a"]
 
 
+def test_S12_the_time_that_a_retry_policy_sees_begins_with_the_first_undo_of_that_step(resolve, world, clock):
+    slow = world.step("slow", undo=[BROKEN, DONE], compensation_retry=retry(2, wait_s=200))
+    policy = RetryPolicy(stop=stop_after_delay(100), wait=wait_fixed(5))
+    saga = saga_of(world.step("a", undo=[BROKEN, BROKEN, DONE], compensation_retry=policy), slow, world.step("b", NO))
+    assert resolve(saga).output == "no"
+    assert world.undone == ["b", "slow", "slow", "a", "a", "a"]
+    assert clock.slept == [200, 5, 5]
+
+
 def test_S12_failed_undos_survive_a_crash(journal, new_engine, resolve, world):
     process = Mortal(journal, dies_after=CompensationFailed)
     saga = saga_of(world.step("a", undo=BROKEN), world.step("b", NO), compensation_retry=retry(3))
@@ -699,9 +742,7 @@ def test_S12_an_undo_that_a_crash_interrupted_runs_again_with_its_key(journal, n
 
 
 def test_S12_a_wait_longer_than_the_budget_suspends_the_compensation(engine, resolve, world, clock):
-    saga = saga_of(
-        world.step("a", undo=[BROKEN, DONE]), world.step("b", NO), compensation_retry=retry(3, wait_s=1_000)
-    )
+    saga = saga_of(world.step("a", undo=[BROKEN, DONE]), world.step("b", NO), compensation_retry=retry(3, wait_s=1_000))
     assert resolve(saga).countdown == 1_000
     assert engine.get(SAGA_ID).status is SagaStatus.COMPENSATING
     clock.advance(900)
@@ -713,9 +754,7 @@ def test_S12_a_wait_longer_than_the_budget_suspends_the_compensation(engine, res
 
 
 def test_S12_park_policy_stop_leaves_the_earlier_steps_as_they_are(engine, resolve, world):
-    saga = saga_of(
-        world.step("a"), world.step("b", undo=BROKEN), world.step("c", NO), compensation_retry=retry(1)
-    )
+    saga = saga_of(world.step("a"), world.step("b", undo=BROKEN), world.step("c", NO), compensation_retry=retry(1))
     resolve(saga)
     assert world.undone == ["c", "b"]
     assert statuses(engine.get(SAGA_ID))["a"] == "COMPLETED"
@@ -780,8 +819,6 @@ def test_S12_a_saga_may_answer_for_its_parked_executions_itself(resolve, world):
     def parked_response(self, record):
         return BackgroundResponse.slow_process_reschedule(86_400)
 
-    saga = saga_of(
-        world.step("a", undo=None), world.step("b", NO), parked_response=parked_response
-    )
+    saga = saga_of(world.step("a", undo=None), world.step("b", NO), parked_response=parked_response)
     for _ in range(2):
         assert resolve(saga).countdown == 86_400

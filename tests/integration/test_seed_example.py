@@ -17,6 +17,9 @@ from sagas import saga_of
 
 from saga_engine import Saga, SagaStatus, default_engine
 
+# connect-eaas-core 38 imports it so, whatever an extension does.
+pytestmark = pytest.mark.filterwarnings("ignore:InferringRouter is deprecated:DeprecationWarning")
+
 #: The example, one file of the package `extension` at a time.
 EXAMPLE = {
     "cached.py": """\

@@ -27,9 +27,10 @@ from saga_engine.errors import (
     JournalUnavailable,
     LeaseLost,
     NewerJournal,
+    NotJSON,
     UnsafeFileSystem,
 )
-from saga_engine.journal import Committed, Header, SagaStatus
+from saga_engine.journal import Committed, Header, Opening, SagaStatus
 from saga_engine.journals import open_journal, sqlite_file, sqlite_processes, sqlite_session
 from saga_engine.journals.process import identify
 from saga_engine.journals.sqlite import SqliteJournal
@@ -497,12 +498,14 @@ def test_J06_a_member_that_sqlite_refuses_does_not_disturb_the_others(journal: S
         pool.submit(Scribe(journal, "s-first").start)
         assert entered.wait(PATIENCE_S)
         kept = [pool.submit(Scribe(journal, f"s-{number}").start) for number in range(2)]
-        unspeakable = pool.submit(Scribe(journal, drive="d-\ud800").start)
+        unspeakable = pool.submit(
+            journal.append, replace(Scribe(journal).opening(), opening=Opening("s-\ud800", 1, "Saga"))
+        )
         wait_until(lambda: len(session_of(journal).commits._queue) == 3)
         gate.set()
         for future in kept:
             future.result(PATIENCE_S)
-        assert isinstance(unspeakable.exception(PATIENCE_S), Exception)
+        assert isinstance(unspeakable.exception(PATIENCE_S), NotJSON)
     assert {header.saga_id for header in journal.search()} == {"s-first", "s-0", "s-1"}
 
 

@@ -291,4 +291,3 @@ def _holds(commit: Commit, wanted: type[Entry] | tuple[type[Entry], str] | None)
     kind, step = wanted if isinstance(wanted, tuple) else (wanted, None)
     found = (entry for entry in commit.entries if isinstance(entry, kind))
     return any(step is None or getattr(entry, "step", None) == step for entry in found)
-

@@ -1,0 +1,274 @@
+"""Executions at a terminal: the list, the timeline of one, the raw journal, and the progress while one is driven."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from saga_engine.journal import Entry, SagaStatus, StepStatus, as_builtins
+from saga_engine.logs import mask
+from saga_engine.narration import clock_time, date_time, duration, one_line, sentence
+from saga_engine.record import SagaRecord
+from saga_engine.timeline import Row, Timeline
+
+__all__ = ["LiveProgress", "NoProgress", "PlainProgress", "print_entries", "print_list", "print_timeline"]
+
+#: Columns of what is not a terminal: a pipe has no width, and what is read by a program must not be folded.
+_PIPE_COLUMNS = 100_000
+
+_STYLES = {
+    "COMPLETED": "green",
+    "COMPENSATED": "yellow",
+    "CANCELLED": "yellow",
+    "SKIPPED": "dim",
+    "PENDING": "dim",
+    "PARKED": "bold red",
+    "FAILED": "red",
+    "RUNNING": "cyan",
+    "COMPENSATING": "magenta",
+    "SUSPENDED": "blue",
+}
+
+History = Callable[[str], Sequence[Entry]]
+
+
+def _console() -> Console:
+    """Make a console for standard output as it is now."""
+    columns = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
+    return Console(highlight=False, markup=False, emoji=False, width=columns)
+
+
+def _print(console: Console, renderable: RenderableType) -> None:
+    """Print without the blanks that fill up a table's last column: they would fold in a narrower window."""
+    with console.capture() as captured:
+        console.print(renderable)
+    for line in captured.get().splitlines():
+        console.out(Text.from_ansi(line).plain.rstrip() if not console.is_terminal else line.rstrip(), style=None)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        is_free = column in ("SAGA ID", "STEP", "NOTES", "DETAILS")
+        table.add_column(column, no_wrap=not is_free, overflow="fold", justify="left")
+    return table
+
+
+def _status(status: SagaStatus | StepStatus) -> Text:
+    return Text(status.value, style=_STYLES[status.value])
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def print_list(records: Iterable[SagaRecord]) -> None:
+    """Print one line per execution."""
+    console = _console()
+    table = _table("SAGA ID", "STATUS", "UPDATED", "NOTES")
+    table.columns[-1].no_wrap = True
+    table.columns[-1].overflow = "ellipsis"
+    now = time.time()
+    for record in records:
+        ago = f"{duration(max(0.0, now - record.updated_at))} ago"
+        table.add_row(Text(record.saga_id), _status(record.status), ago, Text(_list_note(record)))
+    _print(console, table)
+
+
+def _list_note(record: SagaRecord) -> str:
+    notes = [
+        f"stuck: {record.stuck}" if record.stuck else "",
+        f"held by {record.held_by}" if record.held_by else "",
+        record.error or "",
+        f"due {clock_time(record.next_due_at)}" if record.next_due_at and not record.held_by else "",
+    ]
+    return one_line("; ".join(note for note in notes if note))
+
+
+# --- one execution ----------------------------------------------------------------------------------------------------
+
+
+def print_timeline(record: SagaRecord, timeline: Timeline) -> None:
+    """Print what became of each step of one execution, and how the whole stands."""
+    console = _console()
+    for line in _heading(record):
+        console.print(line, soft_wrap=True)
+    console.print()
+    _print(console, _steps_table(timeline, record.status))
+
+
+def _heading(record: SagaRecord) -> list[Text]:
+    took = duration(max(0.0, record.updated_at - record.created_at))
+    lines = [
+        Text.assemble((record.saga_id, "bold"), "  ", _status(record.status)),
+        Text(f"started {date_time(record.created_at)}, last change {date_time(record.updated_at)}, {took} later"),
+    ]
+    if record.response is not None:
+        output = getattr(record.response, "output", None)
+        lines.append(Text(f"answered {record.response.status}" + (f": {one_line(str(output))}" if output else "")))
+    elif record.error:
+        lines.append(Text(one_line(record.error)))
+    if record.held_by:
+        lines.append(Text(f"held by {record.held_by}"))
+    elif record.next_due_at is not None:
+        lines.append(Text(f"goes on at {date_time(record.next_due_at)}"))
+    if record.stuck:
+        lines.append(Text(f"stuck: {one_line(record.stuck)}", style="red"))
+    return lines
+
+
+def _steps_table(timeline: Timeline, status: SagaStatus) -> Table:
+    table = _table("STEP", "STATUS", "ATTEMPTS", "AFTER", "TOOK", "NOTES")
+    for row in timeline.rows(time.time()):
+        table.add_row(
+            Text(one_line(row.step)),
+            _status(row.status),
+            str(row.attempts or ""),
+            "" if row.began_after_s is None else duration(row.began_after_s),
+            "" if row.took_s is None else duration(row.took_s),
+            Text("\n".join(_notes(row, status))),
+        )
+    return table
+
+
+def _notes(row: Row, status: SagaStatus) -> list[str]:
+    notes = []
+    if row.undo_took_s is not None:
+        tries = f", {row.undo_attempts} attempts" if row.undo_attempts > 1 else ""
+        word = {StepStatus.COMPENSATED: "undone in", StepStatus.COMPENSATING: "undoing for"}.get(
+            row.status, "undo took"
+        )
+        notes.append(f"{word} {duration(row.undo_took_s)}{tries}")
+    if row.error:
+        notes.append(one_line(row.error))
+    if row.status is StepStatus.PARKED:
+        notes.append(f"cause: {one_line(row.cause or '')}")
+        notes.append(f"next: {one_line(row.next_action or '')}")
+    elif row.due_at is not None and not status.is_ended:
+        notes.append(f"due {clock_time(row.due_at)}")
+    return notes
+
+
+def print_entries(entries: Sequence[Entry]) -> None:
+    """Print the raw journal, one entry per line; what stands under a secret's key is masked."""
+    table = _table("AT", "ENTRY", "DETAILS")
+    for entry in entries:
+        details = mask(as_builtins(entry))
+        at, name = details.pop("at"), details.pop("entry")
+        text = "  ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in details.items())
+        table.add_row(date_time(at), name, Text(one_line(text)))
+    _print(_console(), table)
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+class NoProgress:
+    """Tells nothing, but knows which executions moved.
+
+    Args:
+        history: gives all entries of an execution, for those that were begun by somebody else.
+    """
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.timelines: dict[str, Timeline] = {}
+
+    def observe(self, saga_id: str, entries: Sequence[Entry]) -> None:
+        """Take a durable commit in; for `Engine(observer=...)`."""
+        known = self.timelines.get(saga_id)
+        if known is not None:
+            known.take(entries)
+        else:
+            known = self.timelines[saga_id] = Timeline(self._history(saga_id))
+        self.tell(saga_id, entries, known)
+
+    def tell(self, saga_id: str, entries: Sequence[Entry], timeline: Timeline) -> None:
+        """Show what is new; nothing here."""
+
+    def waiting(self, why: str) -> None:
+        """Show that nothing happens for a while; nothing here."""
+
+    def __enter__(self) -> NoProgress:
+        """Begin to show."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop showing, and leave what was shown."""
+
+
+class PlainProgress(NoProgress):
+    """Tells each event in a line of its own, under the id of its execution."""
+
+    _told: str | None = None
+
+    def tell(self, saga_id: str, entries: Sequence[Entry], timeline: Timeline) -> None:
+        """Print a line for each entry that tells something new."""
+        console = _console()
+        if saga_id != self._told:
+            self._told = saga_id
+            console.print(Text(saga_id, style="bold"), soft_wrap=True)
+        for entry in entries:
+            text = sentence(entry, timeline)
+            if text is not None:
+                step = getattr(entry, "step", None)
+                named = f"{one_line(step)}: {text}" if step and not text.startswith("turns back") else text
+                console.print(Text(f"  {clock_time(entry.at)}  {named}"), soft_wrap=True)
+
+    def waiting(self, why: str) -> None:
+        """Print why."""
+        _console().print(Text(f"  {clock_time(time.time())}  {why}"), soft_wrap=True)
+
+
+class LiveProgress(NoProgress):
+    """Shows the steps of one execution in a table that changes in place."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(history)
+        self._why = ""
+        self._live = Live(console=_console(), get_renderable=self._render, refresh_per_second=8)
+
+    def _render(self) -> RenderableType:
+        table = _table("STEP", "STATUS", "ATTEMPTS", "TOOK", "NOTES")
+        for timeline in tuple(self.timelines.values()):
+            for row in timeline.rows(time.time()):
+                took = "" if row.took_s is None else duration(row.took_s)
+                notes = Text("\n".join(_notes(row, timeline.state.status)))
+                table.add_row(Text(one_line(row.step)), _status(row.status), str(row.attempts or ""), took, notes)
+        if not self._why:
+            return table
+        rows = Table.grid()
+        rows.add_row(table)
+        rows.add_row(Text(self._why, style="dim"))
+        return rows
+
+    def tell(self, saga_id: str, entries: Sequence[Entry], timeline: Timeline) -> None:
+        """Draw anew."""
+        self._why = ""
+        self._live.refresh()
+
+    def waiting(self, why: str) -> None:
+        """Draw why below the steps."""
+        self._why = why
+
+    def __enter__(self) -> NoProgress:
+        """Begin to draw."""
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Draw a last time, and leave it."""
+        self._why = ""
+        self._live.__exit__(kind, error, traceback)
