@@ -598,9 +598,14 @@ def _limit_reached(state: State) -> Park | None:
 def _park_unfinished(state: State, limit: str, count_max: int, hint: str) -> Park | None:
     if _is_any_in(state, (Phase.PARKED,)):
         return None
-    unfinished = _undo_order(state) if state.turned_back else (n for n, s in state.steps.items() if not s.phase.is_over)
-    step = next(unfinished, None)
+    step = next(_undo_order(state) if state.turned_back else _unfinished(state), None)
     return None if step is None else _park(step, f"{limit} ({count_max}) reached", hint)
+
+
+def _unfinished(state: State) -> Iterator[str]:
+    """Name the steps that are not over; those that started come first, as mode select passes over others."""
+    names = [name for name, step in state.steps.items() if not step.phase.is_over]
+    return iter(sorted(names, key=lambda name: state.steps[name].order == 0))
 
 
 def _park(step: str, cause: str, hint: str) -> Park:
@@ -626,11 +631,14 @@ def _forward(state: State) -> tuple[Action, ...]:
     return going_on or (_earliest(state, actions),)
 
 
+_UNJOURNALED = "what the step did cannot be journaled"
+
+
 def _trouble(state: State) -> Action | None:
     """Tell what keeps the execution from going forward, before anything else is done."""
     for name, step in state.steps.items():
         if step.phase is Phase.FAILED and step.limit is not None:
-            return _park(name, f"{step.limit} reached", "what the step did cannot be journaled")
+            return _park(name, f"{step.limit} reached", _UNJOURNALED)
     unprobed = _failed_unprobed(state)
     return Probe(unprobed) if unprobed is not None else _reason_to_turn_back(state)
 
@@ -840,6 +848,8 @@ _INTERRUPTED = "interrupted, and its outcome is unknown"
 def _select(state: State) -> Action:
     """One delivery runs one transaction, the first that applies (S26); an undo that a crash cut off goes on first."""
     for name, step in state.steps.items():
+        if step.phase is Phase.PARKED:
+            return _finish_parked(state)
         if step.phase is Phase.UNDO_INTERRUPTED:
             return Compensate(name, step.undo_attempts + 1, of_completed=False, is_final=True)
     if state.cancelled is not None:
@@ -860,12 +870,12 @@ def _selected(state: State, planned: PlanStep, step: StepState) -> Action:
     name = planned.name
     if step.phase is Phase.COMPLETED:
         return Finish(SagaStatus.COMPLETED)
-    if step.phase is Phase.PARKED:
-        return _finish_parked(state)
     if step.phase is Phase.UNDONE:
         return _finish_selected(step.response or DONE)
     if step.phase is Phase.FAILED and step.is_refusal:
         return _finish_selected(Response("fail", step.error.message if step.error else None))
+    if step.phase is Phase.FAILED and step.limit is not None:
+        return _park(name, f"{step.limit} reached", _UNJOURNALED)
     if step.phase is Phase.FAILED:
         return Compensate(name, step.undo_attempts + 1, of_completed=False, is_final=True)
     if step.phase is Phase.UNDO_DECLINED:

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -54,7 +54,15 @@ class Threads:
                 self._portal_context = start_blocking_portal("asyncio")
                 self._portal = self._portal_context.__enter__()
             portal = self._portal
-        return portal.call(_await, awaitable)
+        is_over = threading.Event()
+        future = portal.start_task_soon(_await_and_tell, awaitable, is_over)
+        try:
+            return _uncancelled(future)
+        except BaseException:
+            # It raised this itself, or a signal ended the wait: then nothing of it may run on without the lease.
+            future.cancel()
+            is_over.wait()
+            raise
 
     def close(self) -> None:
         """End the loop, and the pool when what runs in it has returned."""
@@ -67,8 +75,23 @@ class Threads:
             context.__exit__(None, None, None)
 
 
+def _uncancelled(future: Future[Any]) -> Any:
+    """Wait for async code in a plain thread; that it was cancelled must not pass for a failure of the step (S30)."""
+    try:
+        return future.result()
+    except CancelledError as cancelled:  # an Exception, unlike asyncio's
+        raise asyncio.CancelledError from cancelled
+
+
 async def _await(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
+
+
+async def _await_and_tell(awaitable: Awaitable[Any], is_over: threading.Event) -> Any:
+    try:
+        return await awaitable
+    finally:
+        is_over.set()
 
 
 class SyncDriver:
@@ -223,7 +246,7 @@ class AsyncDriver:
         loop = asyncio.get_running_loop()
 
         def bridge(awaitable: Awaitable[Any]) -> Any:
-            return asyncio.run_coroutine_threadsafe(_await(awaitable), loop).result()
+            return _uncancelled(asyncio.run_coroutine_threadsafe(_await(awaitable), loop))
 
         future = self._threads.submit(call.run, bridge)
         try:

@@ -22,11 +22,13 @@ from saga_engine.decider import Phase, State, answer, full_id, is_early, replay
 from saga_engine.drive import Budget, Drive, Live, Position
 from saga_engine.drivers import AsyncDriver, SyncDriver, Threads
 from saga_engine.errors import (
+    BadJournalURL,
     BadRequest,
     LeaseLost,
     NotAllowed,
     SagaError,
     TransactionException,
+    TransactionNotSelected,
     UnknownExecution,
     UnknownSaga,
 )
@@ -127,22 +129,24 @@ class Engine:
         clock: Clock | None = None,
         observer: Observer | None = None,
     ) -> None:
+        for saga in (registered := tuple(sagas)):
+            check_definition(saga)
+        self._services = Services(config, client, logger)
         self._is_own_journal = isinstance(journal, str)
+        if not self._is_own_journal and not hasattr(journal, "append"):
+            raise BadJournalURL(f"{journal!r} is no journal: give a URL such as sqlite:///saga.db, or an open journal")
         self.journal: Journal = (
             open_journal(journal, lease_s=lease_s, heartbeat_s=heartbeat_s) if isinstance(journal, str) else journal
         )
-        self._services = Services(config, client, logger)
         self._log = engine_logger(logger)
-        self._sagas = {saga.__name__: saga for saga in sagas}
+        self._sagas = {saga.__name__: saga for saga in registered}
         self._budget_s = budget_s
         self._clock = clock or SystemClock()
         self._observer = observer
         self._threads = Threads(threads_max)
-        self._checked: set[type[Saga]] = set()
+        self._checked: set[type[Saga]] = set(registered)
         self._sync = SyncDriver(self.journal, self._clock, self._threads)
         self._async = AsyncDriver(self.journal, self._clock, self._threads)
-        for saga in self._sagas.values():
-            self._check(saga)
 
     # --- resolving ---
 
@@ -224,12 +228,15 @@ class Engine:
         try:
             key = saga.key(request)
             _check_key(saga, key)
-        except Exception:  # also what an overridden `key` raises: that nothing is listed is told first (S2)
+        except Exception as error:  # also what an overridden `key` raises: that nothing is listed is told first (S2)
             if not any(saga.transactions(request)):
                 raise TransactionException.not_selected(
                     f"{type(saga).__name__}.transactions(request) listed nothing for this request: list at least one"
                 ) from None
-            raise
+            if isinstance(error, SagaError):
+                raise
+            raised = f"{type(saga).__name__}.key(request) raised {type(error).__name__}: {error}"
+            raise BadRequest(f"{raised}: deliver a request that has its key") from error
         return f"{type(saga).__name__}:{key}"
 
     def _open(self, saga: Saga, saga_id: str, generation: int, raw: Raw, services: Services) -> Drive:
@@ -294,7 +301,10 @@ class Engine:
             first.insert(0, TakenOver(at=taking.at, drive=position.drive, died=header.held_by))
         live, budget = Live(raw, state.data), self._budget(wait_s_max)
         saga_id = full_id(state.saga_id, state.generation)
-        workflow = self._workflow(saga, saga_id, state.first_request, live, services, budget)
+        try:
+            workflow = self._workflow(saga, saga_id, state.first_request, live, services, budget)
+        except TransactionNotSelected as nothing_listed:  # it lacks all of the journaled steps (S27)
+            raise _Stuck(str(nothing_listed)) from nothing_listed
         missing = [step.name for step in state.plan.steps if step.name not in workflow.steps]
         if missing:
             raise _Stuck(f"{type(saga).__name__} has no step named {missing[0]!r} any more: deploy one that has")
@@ -572,7 +582,7 @@ class Engine:
         except LeaseLost:
             return  # whoever holds it takes the mail in with the next commit
         except _Stuck as stuck:
-            self._log.warning("the message waits for the next delivery", saga_id=saga_id, reason=str(stuck))
+            self._note_stuck(header, str(stuck))  # the message waits for whoever can go on
 
     # --- closing ---
 

@@ -29,8 +29,14 @@ def record_error(error: BaseException) -> ErrorRecord:
         message=_message(error)[:_MESSAGE_CHARS_MAX],
         traceback=text[-_TRACEBACK_CHARS_MAX:],
         args=_json_or_absent(list(error.args)),
-        attributes=_json_or_absent(getattr(error, "__dict__", {})),
+        attributes=_json_or_absent(_json_attributes(error)),
     )
+
+
+def _json_attributes(error: BaseException) -> dict[str, Any]:
+    """Keep each attribute that is JSON: a response object beside it must not cost us the status."""
+    attributes = getattr(error, "__dict__", {})
+    return {name: value for name, value in attributes.items() if bytes(_json_or_absent(value))}
 
 
 def _message(error: BaseException) -> str:
@@ -50,9 +56,10 @@ def _json_or_absent(value: Any) -> Raw:
 def rebuild_error(record: ErrorRecord) -> Exception:
     """Make the exception again without calling its `__init__`; a `RecordedError` if its class cannot be had."""
     kind = _find(record.type)
-    if kind is None or not bytes(record.args):
+    if kind is None:
         return RecordedError(record.message, record.type, record.traceback)
-    arguments = decode_json(record.args)
+    # Handlers tell errors by their class and text: both outlive arguments that were not JSON.
+    arguments = decode_json(record.args) if bytes(record.args) else [record.message]
     try:
         error = kind.__new__(kind, *arguments)
         error.args = tuple(arguments)

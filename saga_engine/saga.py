@@ -198,6 +198,8 @@ def check_definition(saga: type[Saga]) -> None:
     Raises:
         BadDefinition: one has a value that cannot be meant; the text names it and says what to write.
     """
+    if not (isinstance(saga, type) and issubclass(saga, Saga)):
+        raise BadDefinition(f"{saga!r} is no saga: give a subclass of Saga")
     for name, choices in _CHOICES.items():
         if getattr(saga, name) not in choices:
             raise BadDefinition(f"{saga.__name__}.{name} is {getattr(saga, name)!r}: choose one of {choices}")

@@ -51,8 +51,8 @@ def _print(console: Console, renderable: RenderableType) -> None:
     """Print without the blanks that fill up a table's last column: they would fold in a narrower window."""
     with console.capture() as captured:
         console.print(renderable)
-    for line in captured.get().splitlines():
-        console.out(Text.from_ansi(line).plain.rstrip() if not console.is_terminal else line.rstrip(), style=None)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    console.file.flush()
 
 
 def _table(*columns: str) -> Table:
@@ -79,7 +79,7 @@ def print_list(records: Iterable[SagaRecord]) -> None:
     now = time.time()
     for record in records:
         ago = f"{duration(max(0.0, now - record.updated_at))} ago"
-        table.add_row(Text(record.saga_id), _status(record.status), ago, Text(_list_note(record)))
+        table.add_row(Text(one_line(record.saga_id)), _status(record.status), ago, Text(_list_note(record)))
     _print(console, table)
 
 
@@ -108,7 +108,7 @@ def print_timeline(record: SagaRecord, timeline: Timeline) -> None:
 def _heading(record: SagaRecord) -> list[Text]:
     took = duration(max(0.0, record.updated_at - record.created_at))
     lines = [
-        Text.assemble((record.saga_id, "bold"), "  ", _status(record.status)),
+        Text.assemble((one_line(record.saga_id), "bold"), "  ", _status(record.status)),
         Text(f"started {date_time(record.created_at)}, last change {date_time(record.updated_at)}, {took} later"),
     ]
     if record.response is not None:
@@ -181,15 +181,20 @@ class NoProgress:
     def __init__(self, history: History) -> None:
         self._history = history
         self.timelines: dict[str, Timeline] = {}
+        self.is_moved = False
+
+    def know(self, saga_id: str) -> None:
+        """Learn of an execution that may move soon: what was done before belongs to the picture."""
+        self.timelines[saga_id] = Timeline(self._history(saga_id))
 
     def observe(self, saga_id: str, entries: Sequence[Entry]) -> None:
         """Take a durable commit in; for `Engine(observer=...)`."""
-        known = self.timelines.get(saga_id)
-        if known is not None:
-            known.take(entries)
+        self.is_moved = True
+        if saga_id in self.timelines:
+            self.timelines[saga_id].take(entries)
         else:
-            known = self.timelines[saga_id] = Timeline(self._history(saga_id))
-        self.tell(saga_id, entries, known)
+            self.know(saga_id)
+        self.tell(saga_id, entries, self.timelines[saga_id])
 
     def tell(self, saga_id: str, entries: Sequence[Entry], timeline: Timeline) -> None:
         """Show what is new; nothing here."""

@@ -235,6 +235,7 @@ def _adopt(connection: sqlite3.Connection, path: Path) -> None:
     """Make sure that the file is ours before anything in it changes, and bring it up to date."""
     known = migrations()
     _version(connection, path, known)
+    _check_whole(connection, path)
     # SQLite does not wait here by itself while another process does the same.
     _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
@@ -257,6 +258,16 @@ def _version(connection: sqlite3.Connection, path: Path, known: dict[int, str]) 
             f"or open another journal"
         )
     return version
+
+
+def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that ends in the middle of a page, which SQLite would fill up with zeros.
+
+    While there is a write-ahead log this may be what a crash left, and SQLite takes the page from there.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if path.stat().st_size % _pragma(connection, "page_size") and not (log.exists() and log.stat().st_size):
+        raise CorruptJournal(f"{path} is damaged (its end is missing): restore it from a backup")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

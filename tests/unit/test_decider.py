@@ -353,7 +353,7 @@ def test_J08_reschedules_beyond_the_limit_park_the_first_unfinished_step() -> No
     assert only(state) == Ask("b", again=True)
     state = after(state, ran("b", 2), suspended("b"))
     assert only(state) == Park(
-        "b", "reschedules_max (1) reached", "it waits for something that never comes; then saga resolve"
+        "b", "reschedules_max (1) reached", "it waits for what never comes; then saga resolve"
     )
 
 
@@ -365,13 +365,10 @@ def test_J08_a_limit_reached_while_compensating_parks_the_step_whose_undo_is_nex
     assert (action.step, action.cause) == ("a", "entries_max (6) reached")
 
 
-def test_J08_a_limit_reached_when_all_is_over_parks_the_last_step() -> None:
-    forward = after(begun("a", "b", entries_max=4), *done("a", "b"))
-    assert isinstance(action := only(forward), Park)
-    assert action.step == "b"
-    backward = after(begun("a", "b", entries_max=4), *done("a", has_effect=False), failed("b", effect="none"), back())
-    assert isinstance(action := only(backward), Park)
-    assert action.step == "b"
+def test_J08_a_limit_that_the_last_step_reached_stops_nothing_any_more() -> None:
+    assert only(after(begun("a", "b", entries_max=4), *done("a", "b"))) == Finish(SagaStatus.COMPLETED)
+    state = after(begun("a", entries_max=4), *done("a", has_effect=False), CancelRequested(at=NOW, reason="r"))
+    assert isinstance(only(after(state, back("cancelled"))), Finish)
 
 
 def test_J08_a_parked_execution_is_not_parked_again_for_a_limit() -> None:
@@ -384,6 +381,7 @@ def test_J08_in_select_a_limit_parks_the_transaction_that_ran_not_one_that_was_p
     state = after(state, StepNotSelected(at=NOW, step="a"), ran("b"), TAKEN_OVER, ran("b", 2), TAKEN_OVER)
     assert isinstance(action := only(state), Park)
     assert action.step == "b"
+    assert only(after(state, action.begin(NOW))) == Finish(SagaStatus.PARKED, step="b", cause=action.cause)
 
 
 # --- crashes ------------------------------------------------------------------------------------------------------
@@ -736,7 +734,12 @@ def test_S26_a_cancelled_generation_ends_cancelled() -> None:
     )
 
 
-# --- state and request --------------------------------------------------------------------------------------------
+# --- replay, state and request --------------------------------------------------------------------------------------------
+
+
+def test_a_replayed_history_is_the_state_that_it_led_to() -> None:
+    history = (start_entry(Plan((PlanStep("a"),)), Policy()), *done("a"), elapsed(NOW))
+    assert replay(history) == after(begun("a"), *history[1:])
 
 
 def test_S18_each_outcome_carries_the_state_and_the_request_and_a_delivery_replaces_the_request() -> None:

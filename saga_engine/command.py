@@ -1,0 +1,173 @@
+"""What every command of `saga` shares: options, exit codes, the line that tells an error, and how a signal stops it."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+import msgspec
+
+from saga_engine.engine import DEFAULT_JOURNAL_URL
+from saga_engine.errors import (
+    BadJournalURL,
+    BadRequest,
+    EngineSignal,
+    LimitReached,
+    NotAllowed,
+    NotJSON,
+    SagaError,
+    TransactionNotSelected,
+    UnknownExecution,
+    UnknownSaga,
+)
+from saga_engine.journal import SagaStatus
+from saga_engine.narration import one_line
+from saga_engine.record import SagaRecord
+
+__all__ = [
+    "EPILOG",
+    "EXIT_BAD_INPUT",
+    "EXIT_DONE",
+    "EXIT_ERROR",
+    "EXIT_LATER",
+    "EXIT_PARKED",
+    "EXIT_UNDONE",
+    "Stopped",
+    "exit_code_of",
+    "shared",
+]
+
+EXIT_DONE, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_UNDONE, EXIT_PARKED, EXIT_LATER = 0, 1, 2, 3, 4, 5
+
+_BAD_INPUT = (
+    BadJournalURL,
+    BadRequest,
+    LimitReached,
+    NotAllowed,
+    NotJSON,
+    TransactionNotSelected,
+    UnknownExecution,
+    UnknownSaga,
+)
+
+EPILOG = """\b
+Exit codes:
+    0  completed or skipped; or the command did what it is for
+    1  an error: the journal, the saga's definition, a failed recovery
+    2  bad input: usage, request, unknown saga or execution, no journal
+    3  compensated or cancelled: what was done is undone
+    4  parked: a person has to resolve it
+    5  not over yet: suspended, held by another process, or left alone
+  130  stopped by Ctrl-C; 143 by SIGTERM. The lease was given back
+"""
+
+
+def exit_code_of(record: SagaRecord) -> int:
+    """Give the exit code that tells how an execution stands."""
+    return {
+        SagaStatus.COMPLETED: EXIT_DONE,
+        SagaStatus.SKIPPED: EXIT_DONE,
+        SagaStatus.COMPENSATED: EXIT_UNDONE,
+        SagaStatus.CANCELLED: EXIT_UNDONE,
+        SagaStatus.PARKED: EXIT_PARKED,
+    }.get(record.status, EXIT_LATER)
+
+
+class Stopped(EngineSignal):
+    """A signal asks this process to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+        self.how_to_go_on = ""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; {self.how_to_go_on}" if self.how_to_go_on else str(self.args[0])
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM raise `Stopped`, and the next one end the process at once.
+
+    The second is for a step that does not let go; the journal survives it, as it survives any crash.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for one in signals:
+            signal.signal(one, signal.SIG_DFL)
+        raise Stopped(number)
+
+    before = {one: signal.signal(one, stop) for one in signals}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _reported(function: Callable[..., int]) -> Callable[..., None]:
+    """Turn what a command returns into the exit code, and what it raises into one line on standard error."""
+
+    @functools.wraps(function)
+    def run(*, is_debug: bool, **arguments: Any) -> None:
+        is_json = arguments["is_json"]
+        try:
+            with _stoppable():
+                code = function(**arguments)
+        except Stopped as stopped:
+            code = stopped.exit_code
+            _say_error(stopped, code, is_json)
+        except SagaError as error:
+            code = EXIT_BAD_INPUT if isinstance(error, _BAD_INPUT) else EXIT_ERROR
+            if is_debug:
+                raise
+            _say_error(error, code, is_json)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception as error:
+            # Whatever the code of a saga raises: it is not ours to show its insides to whoever types a command.
+            code = EXIT_ERROR
+            if is_debug:
+                raise
+            _say_error(error, code, is_json, hint="--debug shows where")
+        sys.exit(code)
+
+    return run
+
+
+def _say_error(error: BaseException, code: int, is_json: bool, hint: str = "") -> None:
+    is_ours = isinstance(error, (SagaError, Stopped))
+    text = one_line(str(error) if is_ours else f"{type(error).__name__}: {error}")
+    if is_json:
+        value = {"error": {"type": type(error).__name__, "message": text}, "exit_code": code}
+        click.echo(msgspec.json.encode(value).decode(), err=True)
+    else:
+        click.echo(f"saga: {text}" + (f" ({hint})" if hint else ""), err=True)
+
+
+def shared(function: Callable[..., int]) -> Callable[..., None]:
+    """Add what every command has."""
+    journal = click.option(
+        "--journal",
+        "url",
+        metavar="URL",
+        envvar="SAGA_JOURNAL_URL",
+        default=DEFAULT_JOURNAL_URL,
+        show_envvar=True,
+        show_default=True,
+        help="Where executions are recorded.",
+    )
+    as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON; errors are JSON on standard error.")
+    debug = click.option("--debug", "is_debug", is_flag=True, help="Show the traceback of an error.")
+    return journal(as_json(debug(_reported(function))))
