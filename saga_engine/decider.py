@@ -224,7 +224,7 @@ def _interrupted(step: StepState, is_read_only: bool) -> StepState:
             answer=None,
         )
     if step.phase is Phase.UNDOING:
-        return replace(step, phase=Phase.UNDO_INTERRUPTED)
+        return replace(step, phase=Phase.UNDO_INTERRUPTED, undo_failures=step.undo_failures + 1)
     return replace(step, is_probing=False)
 
 
@@ -805,9 +805,11 @@ def _undo(state: State, back: CompensationBegun, planned: PlanStep, step: StepSt
         return Probe(name)
     if step.phase is Phase.UNDO_DECLINED:
         return _park(name, "no undo", "the step completed and has no undo: undo it by hand")
-    if step.phase is Phase.UNDO_EXHAUSTED or step.undo_failures >= state.policy.attempts_max:
+    if step.phase is Phase.UNDO_EXHAUSTED:
         error = step.undo_error.message if step.undo_error else ""
         return _park(name, f"compensate failed: {error}", "undo it by hand")
+    if step.undo_failures >= state.policy.attempts_max:
+        return _park(name, f"attempts_max ({state.policy.attempts_max}) reached", "every undo fails: undo it by hand")
     deadline_at = back.at + state.policy.compensation_deadline_s
     if step.phase in _UNDO_UNDER_WAY and state.at >= deadline_at:
         return _park(name, "compensation_deadline_s passed", "its undo does not come to an end: undo it by hand")

@@ -213,6 +213,9 @@ class Drive:
             carried = self._carried()
             if not carried:
                 return
+            entries_max = self.state.policy.entries_max
+            if self.state.entries - self.state.entries_forgiven > entries_max:
+                raise LimitReached(f"entries_max ({entries_max}) reached: call context.save() less often")
             self._apply(StateSaved(at=self._clock.now(), step=step, **carried))
             while not _exhaust(self._commit(), self._append):
                 pass

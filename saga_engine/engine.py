@@ -269,16 +269,18 @@ class Engine:
     def _deliver(self, saga: Saga, header: Header, raw: Raw, services: Services) -> Drive | BackgroundResponse:
         loaded = self.journal.load(header.eid)
         state, now = replay(loaded.entries), self._clock.now()
+        is_same, is_waiting = bytes(raw) == bytes(state.request), is_early(state, now)
         if not loaded.inbox:
             if state.parked is not None:
                 return self._parked_response(saga, as_record(header, state), answer(state, now))
-            if is_early(state, now):
+            if is_waiting and is_same:
                 return to_response(answer(state, now))
         position = Position(secrets.token_hex(8), header.eid, loaded.seq, header.epoch)
-        is_same = bytes(raw) == bytes(state.request)
         delivered = RequestDelivered(at=now, drive=position.drive, request=ABSENT if is_same else raw)
+        # A delivery during the engine's own wait leaves its request behind and waits on (S15, S18).
+        wait_s_max = 0.0 if is_waiting else None
         try:
-            return self._take(saga, header, state, loaded, position, raw, delivered, services)
+            return self._take(saga, header, state, loaded, position, raw, delivered, services, wait_s_max)
         except _Stuck as stuck:
             self._note_stuck(header, str(stuck))
             return to_response(Response("reschedule", countdown_s=STUCK_COUNTDOWN_S))

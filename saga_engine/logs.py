@@ -74,7 +74,7 @@ class StepLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # not generi
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Add the fields to what the caller gave as `extra`."""
-        extra = {**(self.extra or {}), **mask(kwargs.get("extra") or {}), **self._fields()}
+        extra = {**mask({**(self.extra or {}), **(kwargs.get("extra") or {})}), **self._fields()}
         return msg, {**kwargs, "extra": extra}
 
     def log(self, level: int, msg: Any, *args: Any, **kwargs: Any) -> None:
@@ -82,16 +82,18 @@ class StepLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # not generi
         if not self.isEnabledFor(level):
             return
         msg, kwargs = self.process(msg, kwargs)  # type: ignore[assignment]  # a dict goes in and comes out
-        if isinstance(self.logger, logging.LoggerAdapter):
-            msg, kwargs = self._through_adapter(msg, kwargs)
+        msg, kwargs = self._through_adapters(msg, kwargs)
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the caller's line, not this one
         base = _base(self.logger)
         base.log(level, mask(msg) if isinstance(msg, Mapping) else msg, *(mask(a) for a in args), **kwargs)
 
-    def _through_adapter(self, msg: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Let the wrapped adapter have its say, but keep our fields, which most adapters overwrite."""
-        msg, processed = self.logger.process(msg, dict(kwargs))
-        merged = {**(processed.get("extra") or {}), **kwargs["extra"]}
-        return msg, {**processed, "extra": merged}
+    def _through_adapters(self, msg: Any, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Let the wrapped adapters have their say, but keep our fields, which most adapters overwrite."""
+        adapter, processed = self.logger, dict(kwargs)
+        while isinstance(adapter, logging.LoggerAdapter):
+            msg, processed = adapter.process(msg, processed)  # type: ignore[assignment]  # a dict goes in and comes out
+            adapter = adapter.logger
+        return msg, {**processed, "extra": {**mask(processed.get("extra") or {}), **kwargs["extra"]}}
 
     def _fields(self) -> dict[str, Any]:
         context = self._context
@@ -183,11 +185,17 @@ _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 def log_entries(logger: Any, saga_id: str, entries: Sequence[Entry]) -> None:
     """Write one event for each entry of a durable commit, named after it: `step completed`, `saga ended`."""
-    is_info = logger.isEnabledFor(logging.INFO)
+    is_enabled = getattr(logger, "isEnabledFor", _always)
+    is_info = is_enabled(logging.INFO)
     for entry in entries:
         level = _LEVELS.get(type(entry), logging.INFO)
-        if is_info or (level > logging.INFO and logger.isEnabledFor(level)):
+        if is_info or (level > logging.INFO and is_enabled(level)):
             logger.log(level, _WORDS.sub(" ", type(entry).__name__).lower(), saga_id=saga_id, **_fields(entry))
+
+
+def _always(_level: int) -> bool:
+    """Stand in for `isEnabledFor`, which not all of structlog's loggers have: they filter by themselves."""
+    return True
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

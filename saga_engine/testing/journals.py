@@ -350,6 +350,15 @@ class JournalConformance:
         assert header is not None
         assert header.drive == "d-2"
 
+    def test_J03_the_epoch_alone_refuses_even_where_the_row_would_be_new(self, journal: Journal) -> None:
+        loser = Scribe(journal).start()
+        winner = loser.taking("d-2").take()
+        loser.seq = winner.seq
+        for stale in (replace(loser.next(), take=True), replace(loser.next(), drive="d-2")):
+            with pytest.raises(LeaseLost):
+                journal.append(stale)
+        assert journal.load(winner.eid).seq == winner.seq
+
     def test_J03_the_lease_is_a_drives_not_a_processes(self, journal: Journal) -> None:
         holder = Scribe(journal).start()
         zombie = holder.taking("d-0")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from crash_oracle import judge
 from crash_scenarios import SCENARIOS, Scenario, saga_for
-from crashpoints import Carrier, Life, World, by_recover, by_redelivery, by_redelivery_async, play
+from crashpoints import Carrier, Life, World, Written, by_recover, by_redelivery, by_redelivery_async, play
 
 from saga_engine.journal import Journal
 from saga_engine.journals import open_journal
@@ -37,9 +37,7 @@ each_sample = pytest.mark.parametrize("scenario", SAMPLE, ids=lambda scenario: s
 class Trial:
     """Plays one scenario with kills, judges each story, and counts where it was really killed."""
 
-    def __init__(
-        self, scenario: Scenario, carry: Carrier, journal: Callable[[], Journal], is_async: bool = False
-    ) -> None:
+    def __init__(self, scenario: Scenario, carry: Carrier, journal: Journal, is_async: bool = False) -> None:
         self.scenario = scenario
         self._carry = carry
         self._journal = journal
@@ -57,7 +55,7 @@ class Trial:
         def saga(life: Life) -> object:
             return saga_for(scenario, life, is_async)
 
-        world = World(self._journal(), f"R-{self._stories}", saga, scenario.meanwhile)
+        world = World(self._journal, f"R-{self._stories}", saga, scenario.meanwhile)
         play(world, kills, self._carry)
         for number, life in enumerate(world.lives):
             assert life.is_dead == (number < len(kills)), f"{scenario.name}: life {number + 1} of {kills} was missed"
@@ -85,7 +83,6 @@ class Trial:
         missed = [number for number in range(1, len(points) + 1) if self.hits[(*kills, number)] != 1]
         assert not missed, f"never killed at {missed} after {kills}"
 
-
     def _is_new(self, left: tuple[object, ...]) -> bool:
         is_new = IS_LONG or left not in self._left
         self._left.add(left)
@@ -93,7 +90,7 @@ class Trial:
 
 
 def memory() -> Journal:
-    """A journal of its own for every story."""
+    """A journal in memory, for all stories of a test."""
     return open_journal("memory://")
 
 
@@ -124,40 +121,46 @@ def on(loop: asyncio.AbstractEventLoop) -> Carrier:
 def test_a_saga_killed_at_any_point_and_again_in_its_recovery_comes_to_its_end(
     scenario: Scenario, carry: Carrier
 ) -> None:
-    Trial(scenario, carry, memory).play_all(depth=3 if IS_LONG and scenario.points_min < 25 else 2)
+    Trial(scenario, carry, memory()).play_all(depth=3 if IS_LONG and scenario.points_min < 25 else 2)
 
 
 @each_scenario
 def test_a_saga_of_async_steps_killed_at_any_point_comes_to_its_end(
     scenario: Scenario, loop: asyncio.AbstractEventLoop
 ) -> None:
-    Trial(scenario, on(loop), memory, is_async=True).play_all(depth=2 if IS_LONG else 1)
+    Trial(scenario, on(loop), memory(), is_async=True).play_all(depth=2 if IS_LONG else 1)
 
 
 @each_sample
 def test_a_saga_of_plain_steps_on_an_event_loop_killed_at_any_point_comes_to_its_end(
     scenario: Scenario, loop: asyncio.AbstractEventLoop
 ) -> None:
-    Trial(scenario, on(loop), memory).play_all(depth=1)
+    Trial(scenario, on(loop), memory()).play_all(depth=1)
 
 
 @each_sample
 def test_a_saga_on_sqlite_killed_at_any_point_comes_to_its_end(scenario: Scenario, sqlite: Journal) -> None:
-    Trial(scenario, by_redelivery, lambda: sqlite).play_all(depth=2 if IS_LONG else 1)
+    Trial(scenario, by_redelivery, sqlite).play_all(depth=2 if IS_LONG else 1)
 
 
 @each_sample
 def test_a_saga_on_sqlite_and_an_event_loop_killed_at_any_point_comes_to_its_end(
     scenario: Scenario, loop: asyncio.AbstractEventLoop, sqlite: Journal
 ) -> None:
-    Trial(scenario, on(loop), lambda: sqlite, is_async=True).play_all(depth=1)
+    Trial(scenario, on(loop), sqlite, is_async=True).play_all(depth=1)
+
+
+def test_J01_a_clean_run_of_n_steps_is_n_plus_one_commits() -> None:
+    world = Trial(SCENARIOS[0], by_redelivery, memory()).play()
+    commits = [event for event in world.log if isinstance(event, Written)]
+    assert len(commits) == len(SCENARIOS[0].scripts) + 1
 
 
 def test_the_scenarios_pass_points_of_every_kind() -> None:
     """Or the wrappers would have stopped to see some."""
     kinds: set[str] = set()
     for scenario in SCENARIOS:
-        kinds |= {label.partition(" ")[0] for label in Trial(scenario, by_redelivery, memory).play().lives[0].points}
+        kinds |= {label.partition(" ")[0] for label in Trial(scenario, by_redelivery, memory()).play().lives[0].points}
     what = ("append", "put", "sleep", "save", "should_execute", "execute", "probe", "compensate")
     assert kinds == {f"{name}.{when}" for name in what for when in ("before", "after")}
 

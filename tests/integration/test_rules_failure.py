@@ -24,6 +24,7 @@ from transactions import Kind, Probe, RetryPolicy
 LATER = BackgroundResponse.reschedule(60)
 NOT_LOST_YET = BackgroundResponse.slow_process_reschedule(300)
 NO = ValueError("no")
+BROKEN = RuntimeError("vendor down")
 
 
 def retry(attempts: int, wait_s: float = 5) -> RetryPolicy:
@@ -519,6 +520,22 @@ def test_S10_with_a_cancellation_pending_the_undo_is_suspended_instead(new_engin
     assert isinstance(world.of("a", "compensate")[0].error, SagaCancelled)
 
 
+def test_S10_a_cancellation_that_came_during_the_undo_is_pending_as_well(new_engine, resolve, world, clock):
+    def cancel(request, e):
+        engine.cancel(SAGA_ID, "not needed")
+        return BROKEN
+
+    b = world.step("b", NO, undo=[cancel, NOT_LOST_YET, DONE])
+    saga = saga_of(world.step("a"), b, compensation_retry=retry(2))
+    engine = new_engine(sagas=[saga])
+    assert resolve(saga, on=engine).countdown == 300
+    assert engine.get(SAGA_ID).status is SagaStatus.COMPENSATING
+    clock.advance(300)
+    assert resolve(saga, on=engine).status == "fail"
+    assert world.executed == ["a", "b"]
+    assert world.undone == ["b", "b", "b", "a"]
+
+
 def test_S10_a_crash_while_the_undo_is_asked_does_not_lose_the_step(journal, new_engine, resolve, world):
     process = Mortal(journal)
     saga = saga_of(world.step("a"), world.step("b", NO, DONE, undo=[process.die, NOT_LOST_YET]))
@@ -650,8 +667,6 @@ def test_S11_a_step_that_a_middleware_answered_needs_no_undo(engine, resolve, wo
 
 
 # --- S12: the undo fails ------------------------------------------------------------------------------------------
-
-BROKEN = RuntimeError("vendor down")
 
 
 def test_S12_a_failed_undo_is_tried_five_times_with_growing_waits_and_then_parks(engine, resolve, world, clock):

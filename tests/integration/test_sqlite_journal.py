@@ -537,6 +537,30 @@ def test_J02_an_interrupt_before_the_commit_keeps_nothing_and_one_after_it_keeps
     assert [header.saga_id for header in journal.search()] == ["s-1"]
 
 
+def test_J02_an_interrupt_after_the_commit_leaves_the_others_of_the_batch_their_results(
+    journal: SqliteJournal,
+) -> None:
+    session = session_of(journal)
+    interrupts = [KeyboardInterrupt()]
+
+    class Late(Wire):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            cursor = super().execute(sql, *parameters)
+            if sql == "COMMIT" and interrupts:
+                raise interrupts.pop()
+            return cursor
+
+    session._writer = Late(session._writer, lambda sql: None)
+    assert session.commits.hold(PATIENCE_S)
+    with ThreadPoolExecutor(3) as pool:
+        starts = [pool.submit(Scribe(journal, f"s-{number}").start) for number in range(3)]
+        wait_until(lambda: len(session.commits._queue) == 3)
+        session.commits.resume()
+        errors = [future.exception(PATIENCE_S) for future in starts]
+    assert sorted(str(type(error).__name__) for error in errors) == ["KeyboardInterrupt", "NoneType", "NoneType"]
+    assert len(journal.search()) == 3
+
+
 def test_J09_a_plain_commit_does_not_touch_the_executions_table(journal: SqliteJournal) -> None:
     scribe = Scribe(journal).start()
     statements: list[str] = []
@@ -945,6 +969,9 @@ def test_S28_a_file_that_was_taken_away_while_it_was_open_is_not_written_to(
         path.touch()
     with pytest.raises(JournalUnavailable, match="was removed or replaced while it was open: put it back"):
         scribe.step()
+    with pytest.raises(JournalUnavailable, match=r"journal\.db"):
+        journal.search()
+    assert path.exists() == (how == "replaced"), "no empty journal may take its place"
     path.with_suffix(".moved").rename(path)
     scribe.step()
 
@@ -1041,6 +1068,7 @@ def test_J03_an_epoch_seen_before_somebody_else_took_over_takes_nothing(
     mine, theirs = scribe.taking("d-2"), Scribe(second, drive="d-3")
     theirs.eid, theirs.epoch, theirs.seq = scribe.eid, scribe.epoch, scribe.seq
     theirs.take()
+    assert first.is_held(header_of(first, "s-1")), "the heartbeat of the taker came with its commit"
     with pytest.raises(LeaseLost):
         mine.take()
 

@@ -14,6 +14,7 @@ from saga_engine import Saga, SagaRecord
 from transactions import BackgroundTransaction, RetryPolicy, Suspend
 
 DONE = BackgroundResponse.done()
+LET_GO = Path("let-go")
 
 
 class Step(BackgroundTransaction):
@@ -139,7 +140,7 @@ class HangAsync(Step):
         try:
             await asyncio.sleep(60)
         finally:
-            Path("let-go").touch()
+            LET_GO.touch()
         return DONE
 
 
@@ -167,3 +168,23 @@ class Misdeclared(Order):
     """Cannot be used."""
 
     park_policy = "never"
+
+
+class Stubborn(Step):
+    """Does not let go at the first signal."""
+
+    def execute(self, request: dict[str, Any]) -> Any:
+        Path("hanging").touch()
+        try:
+            time.sleep(60)
+        except BaseException:
+            Path("stubborn").touch()
+            time.sleep(60)
+        return DONE
+
+
+class Clinging(Order):
+    """Hangs in a step that does not let go."""
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [Stubborn]

@@ -81,7 +81,6 @@ class _Story:
 
     def _called(self, call: Called) -> None:
         assert self.end is None, f"called after the end: {call}"
-        self.keys[call.step, "compensate" if call.operation == "compensate" else "execute"].add(call.key)
         missing = [step for step in self.completed if step not in call.seen and step not in self.skipped]
         assert not missing, f"state of {missing} is lost: {call}"
         if call.operation == "should_execute":
@@ -89,6 +88,7 @@ class _Story:
             return
         place = (call.step, call.operation)
         assert place in self.begun, f"called before its beginning was durable: {call}"
+        self.keys[call.step, "compensate" if call.operation == "compensate" else "execute"].add(call.key)
         self.begun.remove(place)
         self.called.add(place)
         if call.operation == "execute":

@@ -116,9 +116,8 @@ class ScriptedStep(BackgroundTransaction):
     def called(self, operation: str) -> int:
         """Note the call; give how many of its kind came before it, in all lives."""
         world, context = self.life.world, current_context()
-        world.log.append(
-            Called(self.life.number, operation, self.script.name, context.idempotency_key, dict(context.state))
-        )
+        key = "" if operation == "should_execute" else context.idempotency_key
+        world.log.append(Called(self.life.number, operation, self.script.name, key, dict(context.state)))
         world.calls[operation, self.script.name] += 1
         return world.calls[operation, self.script.name] - 1
 

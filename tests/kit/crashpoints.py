@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from connect.eaas.core.responses import BackgroundResponse
+from msgspec import Struct
 
 from saga_engine import Engine, Saga, SagaStatus
 from saga_engine.journal import AppendResult, Commit, Committed, Entry, Header, Journal, Loaded
@@ -38,8 +39,7 @@ class Crash(BaseException):
 # --- the log ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """One durable entry, as far as the oracle looks at it; `answer` is a probe's, or "refused" for a `fail`."""
 
     name: str
@@ -49,8 +49,7 @@ class Fact:
     status: str | None
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Struct, frozen=True, tag=True):
     """A commit became durable."""
 
     life: int
@@ -58,8 +57,7 @@ class Written:
     is_release: bool
 
 
-@dataclass(frozen=True)
-class Called:
+class Called(Struct, frozen=True, tag=True):
     """A step was called; `seen` is `context.state` as the call found it."""
 
     life: int
@@ -69,8 +67,7 @@ class Called:
     seen: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(Struct, frozen=True, tag=True):
     """Somebody who delivered was answered."""
 
     life: int
@@ -78,8 +75,7 @@ class Answered:
     output: str | None
 
 
-@dataclass(frozen=True)
-class Crashed:
+class Crashed(Struct, frozen=True, tag=True):
     """The life ended; `mail` is how many messages were ever left, `is_meanwhile_done` as in `World`."""
 
     life: int
@@ -89,7 +85,7 @@ class Crashed:
     is_meanwhile_done: bool
 
 
-Event = Union[Written, Called, Answered, Crashed]
+Event = Written | Called | Answered | Crashed
 
 
 def fact_of(entry: Entry) -> Fact:
@@ -151,6 +147,7 @@ class World:
         meanwhile: what somebody does once, as soon as the execution waits.
         now: the time in seconds.
         calls: how often each (operation, step) was called, by all lives.
+        life_type: another kind of life than `Life`.
     """
 
     journal: Journal
@@ -164,6 +161,7 @@ class World:
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     is_meanwhile_done: bool = False
     mail: int = 0
+    life_type: type[Life] | None = None
 
     @property
     def saga_id(self) -> str:
@@ -172,9 +170,13 @@ class World:
 
     def begin_life(self, dies_at: int | None = None) -> Life:
         """Start a process that dies at its point of that number, from 1."""
-        life = Life(self, len(self.lives) + 1, dies_at)
+        life = (self.life_type or Life)(self, len(self.lives) + 1, dies_at)
         self.lives.append(life)
         return life
+
+    def crashed(self, life: int, label: str) -> Crashed:
+        """Give the event of a crash at that point."""
+        return Crashed(life, label, self.now, self.mail, self.is_meanwhile_done)
 
     def bury(self) -> None:
         """Let the dead life's lease count as dead, as the operating system does for a real process."""
@@ -221,19 +223,20 @@ class Life:
         self.is_dead = False
         self._dies_at = dies_at
         self.saga = world.saga(self)
-        self.engine = Engine(
-            MortalJournal(self), config={}, logger=_silent, sagas=[self.saga], clock=MortalClock(self)
-        )
+        self.engine = Engine(MortalJournal(self), config={}, logger=_silent, sagas=[self.saga], clock=MortalClock(self))
 
     def point(self, label: str) -> None:
         """Pass a point, or die there."""
         self.breathe()
         self.points.append(label)
         if len(self.points) == self._dies_at:
-            self.is_dead = True
-            world = self.world
-            world.log.append(Crashed(self.number, label, world.now, world.mail, world.is_meanwhile_done))
-            raise Crash(label)
+            self.die(label)
+
+    def die(self, label: str) -> None:
+        """End here."""
+        self.is_dead = True
+        self.world.log.append(self.world.crashed(self.number, label))
+        raise Crash(label)
 
     def breathe(self) -> None:
         """Let nothing happen after death."""

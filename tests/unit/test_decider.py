@@ -352,9 +352,7 @@ def test_J08_reschedules_beyond_the_limit_park_the_first_unfinished_step() -> No
     state = after(begun("a", "b", reschedules_max=1), *done("a"), ran("b"), suspended("b"), DELIVERED)
     assert only(state) == Ask("b", again=True)
     state = after(state, ran("b", 2), suspended("b"))
-    assert only(state) == Park(
-        "b", "reschedules_max (1) reached", "it waits for what never comes; then saga resolve"
-    )
+    assert only(state) == Park("b", "reschedules_max (1) reached", "it waits for what never comes; then saga resolve")
 
 
 def test_J08_a_limit_reached_while_compensating_parks_the_step_whose_undo_is_next() -> None:
@@ -662,9 +660,9 @@ def test_a_resolution_of_a_step_that_is_not_parked_changes_nothing(step: str) ->
 def test_a_branch_that_parks_waits_for_the_others_and_is_decided_first() -> None:
     branches = begun(PlanStep("a", on_unknown="park"), PlanStep("b"))
     state = after(branches, ran("a"), TAKEN_OVER)
-    assert isinstance(park := only(state), Park)
-    state = after(state, park.begin(NOW))
-    assert isinstance(only(state), Finish)
+    park = only(state)
+    assert isinstance(park, Park)
+    assert isinstance(only(after(state, park.begin(NOW))), Finish)
 
 
 # --- mode select --------------------------------------------------------------------------------------------------
@@ -734,7 +732,7 @@ def test_S26_a_cancelled_generation_ends_cancelled() -> None:
     )
 
 
-# --- replay, state and request --------------------------------------------------------------------------------------------
+# --- replay, state and request ------------------------------------------------------------------------------------
 
 
 def test_a_replayed_history_is_the_state_that_it_led_to() -> None:

@@ -47,7 +47,6 @@ from saga_engine.journal import (
     RequestDelivered,
     Response,
     SagaEnded,
-    SagaParked,
     SagaStarted,
     SagaSuspended,
     SignalReceived,
@@ -57,7 +56,6 @@ from saga_engine.journal import (
     StepCompleted,
     StepFailed,
     StepNotSelected,
-    StepParked,
     StepProbed,
     StepSkipped,
     StepStarted,
@@ -136,18 +134,18 @@ class Books:
         self.end: SagaEnded | None = None
 
     def read(self, entry: Entry) -> None:
-        """Take in one entry."""
+        """Take in one entry, by the method that has its name."""
         step = getattr(entry, "step", "")
         reader = getattr(self, f"_{type(entry).__name__}", None)
         if reader is not None:
             reader(entry, step)
 
-    def _StepStarted(self, entry: Any, step: str) -> None:  # noqa: N802  # found by the entry's name
+    def _StepStarted(self, entry: Any, step: str) -> None:
         self.running.add(step)
         if step not in self.order:
             self.order.append(step)
 
-    def _StepCompleted(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _StepCompleted(self, entry: Any, step: str) -> None:
         self._complete(step)
         if entry.has_effect and step not in self.read_only and step in self.order:
             self.to_undo.add(step)
@@ -158,32 +156,32 @@ class Books:
         self.completed.add(step)
         self.takeovers = 0
 
-    def _StepProbed(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _StepProbed(self, entry: Any, step: str) -> None:
         if entry.answer is ProbeAnswer.DONE:
             self._complete(step)
             self.to_undo.add(step)
             self.failing.discard(step)
 
-    def _StepSkipped(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _StepSkipped(self, entry: Any, step: str) -> None:
         self.over.add(step)
         self.takeovers = 0
 
-    def _SkipAnswered(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _SkipAnswered(self, entry: Any, step: str) -> None:
         self.running.discard(step)
         self.over.add(step)
         self.is_skipped = True
 
-    def _StepSuspended(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _StepSuspended(self, entry: Any, step: str) -> None:
         self.running.discard(step)
         self.takeovers = 0
 
-    def _StepFailed(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _StepFailed(self, entry: Any, step: str) -> None:
         self.running.discard(step)
         self.failures[step] = self.failures.get(step, 0) + 1
         if entry.retry_at is None:
             self.failing.add(step)
 
-    def _TakenOver(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _TakenOver(self, entry: Any, step: str) -> None:
         self.takeovers += 1
         for name in self.running:
             self.failures[name] = self.failures.get(name, 0) + 1
@@ -191,23 +189,23 @@ class Books:
 
     _DriveInterrupted = _TakenOver
 
-    def _StepCompensated(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _StepCompensated(self, entry: Any, step: str) -> None:
         self.to_undo.discard(step)
         self.takeovers = 0
 
-    def _CompensationDeclined(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _CompensationDeclined(self, entry: Any, step: str) -> None:
         self.takeovers = 0
         if step not in self.completed:
             self.to_undo.discard(step)
 
-    def _CompensationSuspended(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _CompensationSuspended(self, entry: Any, step: str) -> None:
         self.takeovers = 0
 
-    def _StepParked(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _StepParked(self, entry: Any, step: str) -> None:
         self.parked.add(step)
         self.to_undo.discard(step)
 
-    def _ParkedStepResolved(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _ParkedStepResolved(self, entry: Any, step: str) -> None:
         if step not in self.parked or self.end:
             return
         self.parked.discard(step)
@@ -216,7 +214,7 @@ class Books:
             self._complete(step)
             self.to_undo.add(step)
 
-    def _SagaEnded(self, entry: Any, step: str) -> None:  # noqa: N802
+    def _SagaEnded(self, entry: Any, step: str) -> None:
         self.end = self.end or entry
 
 
