@@ -132,6 +132,19 @@ def test_S15_a_delivery_does_not_shorten_the_wait_for_the_retry_of_an_undo(resol
     assert world.undone == ["a", "a"]
 
 
+def test_S15_a_delivery_during_the_engines_own_wait_leaves_its_request_behind(new_engine, resolve, world, clock):
+    saga = saga_of(world.step("a", ValueError("busy"), DONE, retry=TWICE))
+    on = new_engine(sagas=[saga])
+    resolve(saga, {"id": "PR-1", "note": "old"}, on=on)
+    clock.advance(400)
+    told = resolve(saga, {"id": "PR-1", "note": "new"}, on=on)
+    assert (told.status, told.countdown) == ("reschedule", 600)
+    assert world.executed == ["a"]
+    clock.advance(600)
+    assert on.recover() == 1
+    assert [called.request["note"] for called in world.of("a", "execute")] == ["old", "new"]
+
+
 class Interrupting(ManualClock):
     """A clock on which whoever sleeps is interrupted."""
 
@@ -321,6 +334,14 @@ def test_S16_an_interrupted_undo_is_run_again_with_the_same_key(journal, new_eng
     assert resolve(saga).output == "no"
     first, second = world.of("a", "compensate")
     assert first.key == second.key
+
+
+def test_S16_an_interrupted_undo_counts_as_a_failed_one(journal, new_engine, resolve, world):
+    a = world.step("a", undo=[DONE, ValueError("busy")], compensation_retry=TWICE)
+    saga = saga_of(a, world.step("b", FAIL))
+    crash_in(resolve, new_engine, journal, saga, dies_before=SagaEnded)
+    assert resolve(saga).output.startswith("parked at a: ")
+    assert world.undone == ["a", "a"]
 
 
 def test_S16_take_overs_without_progress_park_after_recoveries_max(engine, journal, new_engine, resolve, world):
