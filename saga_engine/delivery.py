@@ -13,7 +13,7 @@ import msgspec
 from connect.eaas.core.responses import BackgroundResponse
 
 from saga_engine.engine import Engine, find_saga
-from saga_engine.errors import BadDefinition, BadRequest, SagaError, UnknownExecution, UnknownSaga
+from saga_engine.errors import BadDefinition, BadRequest, UnknownExecution
 from saga_engine.journal import SagaStatus
 from saga_engine.narration import clock_time
 from saga_engine.record import SagaRecord
@@ -86,12 +86,7 @@ def import_saga(target: str) -> type[Saga]:
         UnknownSaga: there is none, or its module cannot be imported.
     """
     search_here()
-    try:
-        return find_saga(target)
-    except SagaError:
-        raise
-    except Exception as error:
-        raise UnknownSaga(f"{target!r} cannot be imported ({type(error).__name__}: {error})") from error
+    return find_saga(target)
 
 
 def read_request(name: str) -> dict[str, Any]:

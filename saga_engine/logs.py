@@ -126,9 +126,21 @@ def step_logger(logger: Any, context: SagaContext | None = None) -> Any:
     return logger
 
 
+_LEVEL_OF_METHOD = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+
+
 def _drop_below_level(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     # structlog's own filter_by_level reads `disabled`, which a LoggerAdapter does not have.
-    if not logger.isEnabledFor(structlog.stdlib.NAME_TO_LEVEL[method]):
+    if not logger.isEnabledFor(_LEVEL_OF_METHOD[method]):
         raise structlog.DropEvent
     return event
 

@@ -18,7 +18,7 @@ class Heart:
     """Know which leases this process holds, and beat while there are any.
 
     Args:
-        beat: makes sure that the process's row in the journal is fresh; may raise.
+        beat: makes sure that the process's row in the journal is fresh if it holds a lease; may raise.
         abandon: gives up one lease (eid, epoch) in the journal; may raise.
         heartbeat_s: seconds between two beats.
     """
@@ -104,8 +104,7 @@ class Heart:
             _logger.exception("a heartbeat could not be written, trying again in %g s", self._heartbeat_s)
 
     def _tell(self) -> None:
-        if self._held:
-            self._beat()
+        self._beat()
         for eid, epoch in tuple(self._given_up):
             self._abandon(eid, epoch)
             self._given_up.discard((eid, epoch))

@@ -303,6 +303,7 @@ def test_J04_an_abandoned_lease_is_told_later_if_the_journal_cannot_be_written_n
     assert not holder.is_held(header_of(holder, "s-1"))
     is_full.clear()
     wait_until(lambda: header_of(journal, "s-1").drive is None)
+    wait_until(lambda: not session_of(holder).heart.is_given_up(scribe.eid, scribe.epoch))
     assert [header.eid for header in journal.recoverable(now=0.0)] == [scribe.eid]
 
 
