@@ -145,6 +145,15 @@ def _drop_below_level(logger: Any, method: str, event: MutableMapping[str, Any])
     return event
 
 
+_render_fields = structlog.processors.KeyValueRenderer(key_order=["saga_id", "step"], drop_missing=True)
+
+
+def _render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    text, traceback = event.pop("event"), event.pop("exception", None)
+    line = f"{text}: {_render_fields(logger, method, event)}" if event else str(text)
+    return f"{line}\n{traceback}" if traceback else line
+
+
 class OnceLogger:
     """Warns once per process about one and the same thing; for what would be warned about at every delivery."""
 
@@ -163,7 +172,7 @@ class OnceLogger:
 def engine_logger(logger: Any = None) -> Any:
     """Give the structlog logger that the engine writes its own events to.
 
-    Events are rendered as `event key=value ...` and handed to the given standard logger or adapter (default: the
+    Events are rendered as `step failed: saga_id=... step=...` and handed to the given standard logger or adapter (default: the
     logger `saga_engine`, silent until the application configures logging), so that they show up wherever the
     application's own lines do.
     """
@@ -177,7 +186,7 @@ def engine_logger(logger: Any = None) -> Any:
             structlog.contextvars.merge_contextvars,
             mask_secrets,
             structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["event", "saga_id", "step"], drop_missing=True),
+            _render,
         ],
         cache_logger_on_first_use=True,
     )

@@ -30,6 +30,7 @@ from saga_engine.testing import (
 )
 from transactions import BackgroundTransaction, Kind, Probe, RetryPolicy, Suspend, TransactionNotSelected, transaction
 
+UNDO = '        self.vendor.delete(self.context.state["customer"], key=self.context.idempotency_key)\n'
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
 REQUEST: dict[str, Any] = {"id": "PR-1", "quantity": 3}
 DONE = BackgroundResponse.done()
@@ -485,7 +486,7 @@ def test_the_three_tests_of_the_page_pass(monkeypatch: pytest.MonkeyPatch) -> No
     ("edit", "caught_by"),
     [
         (("key=self.context.idempotency_key)\n        return", 'key="always the same")\n        return'), 1),
-        (("self.vendor.delete(", "print("), 2),
+        ((UNDO, ""), 2),
         (('self.context.state["customer"] = ', ""), 3),
     ],
     ids=["a key of its own", "an undo that undoes nothing", "a state that is not kept"],
