@@ -172,9 +172,9 @@ class OnceLogger:
 def engine_logger(logger: Any = None) -> Any:
     """Give the structlog logger that the engine writes its own events to.
 
-    Events are rendered as `step failed: saga_id=... step=...` and handed to the given standard logger or adapter (default: the
-    logger `saga_engine`, silent until the application configures logging), so that they show up wherever the
-    application's own lines do.
+    Events are rendered as `step failed: saga_id=... step=...` and handed to the given standard logger or adapter
+    (default: the logger `saga_engine`, silent until the application configures logging), so that they show up
+    wherever the application's own lines do.
     """
     if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
         return logger if hasattr(logger, "bind") else engine_logger()
