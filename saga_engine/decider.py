@@ -224,7 +224,7 @@ def _interrupted(step: StepState, is_read_only: bool) -> StepState:
             answer=None,
         )
     if step.phase is Phase.UNDOING:
-        return replace(step, phase=Phase.UNDO_INTERRUPTED, undo_failures=step.undo_failures + 1)
+        return replace(step, phase=Phase.UNDO_INTERRUPTED)
     return replace(step, is_probing=False)
 
 

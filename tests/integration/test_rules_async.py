@@ -409,9 +409,7 @@ def test_S30_an_async_middleware_around_a_plain_step_is_interrupted_too(engine):
 
 @pytest.mark.parametrize("driver", ["sync", "async"], indirect=True)
 @pytest.mark.parametrize("has_middleware", [False, True])
-def test_S30_a_cancellation_that_a_step_raises_itself_is_no_failure_of_the_step(
-    engine, resolve, has_middleware
-):
+def test_S30_a_cancellation_that_a_step_raises_itself_is_no_failure_of_the_step(engine, resolve, has_middleware):
     calls = []
 
     class Cancels(BackgroundTransaction):
@@ -499,9 +497,7 @@ def make_step(is_async: bool, trace: list[Any], error: Exception | None = None) 
 @pytest.mark.parametrize("is_step_async", [False, True], ids=["plain step", "async step"])
 @pytest.mark.parametrize("outer", [False, True], ids=["plain outer", "async outer"])
 @pytest.mark.parametrize("inner", [False, True], ids=["plain inner", "async inner"])
-def test_S30_plain_and_async_middlewares_wrap_plain_and_async_steps(
-    resolve, is_step_async, outer, inner
-):
+def test_S30_plain_and_async_middlewares_wrap_plain_and_async_steps(resolve, is_step_async, outer, inner):
     trace: list[Any] = []
     middlewares = [make_middleware("outer", outer, trace), make_middleware("inner", inner, trace)]
     saga = saga_of(make_step(is_step_async, trace), middlewares=lambda self, request: middlewares)
@@ -519,9 +515,7 @@ def test_S30_plain_and_async_middlewares_wrap_plain_and_async_steps(
 @pytest.mark.parametrize("driver", ["sync", "async"], indirect=True)
 @pytest.mark.parametrize("is_step_async", [False, True], ids=["plain step", "async step"])
 @pytest.mark.parametrize("is_middleware_async", [False, True], ids=["plain middleware", "async middleware"])
-def test_S30_an_exception_comes_through_either_kind_as_the_very_object(
-    resolve, is_step_async, is_middleware_async
-):
+def test_S30_an_exception_comes_through_either_kind_as_the_very_object(resolve, is_step_async, is_middleware_async):
     trace: list[Any] = []
     error = ValueError("no")
     middleware = make_middleware("m", is_middleware_async, trace)

@@ -9,6 +9,7 @@ import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,7 @@ def test_S17_a_step_keeps_its_key_across_attempts_reschedules_probes_and_crashes
 
 def test_S17_the_undo_has_a_key_of_its_own_that_is_as_stable(journal, new_engine, resolve, world):
     undo = [ValueError("busy"), LATER, DONE]
-    saga = saga_of(
-        world.step("a", undo=undo, compensation_retry=THREE_TIMES), world.step("b", FAIL)
-    )
+    saga = saga_of(world.step("a", undo=undo, compensation_retry=THREE_TIMES), world.step("b", FAIL))
     resolve(saga)
     crash_in(resolve, new_engine, journal, saga, dies_after=(CompensationStarted, "a"))
     resolve(saga)
@@ -122,11 +121,9 @@ def test_S17_keys_of_different_parts_differ_and_of_equal_parts_are_equal(one, ot
     assert (idempotency_key(*one) == idempotency_key(*other)) == (one == other)
 
 
-@given(st.sampled_from(["ab", "a:b", "a#b"]), _PART, st.integers(0, 2))
-def test_S17_no_part_can_be_moved_into_its_neighbour(saga_id, step, undone):
-    assert idempotency_key(saga_id + step, "x", "execute", undone) != idempotency_key(
-        saga_id, step + "x", "execute", undone
-    ) or step == ""
+@given(st.sampled_from(["ab", "a:b", "a#b"]), _PART.filter(bool))
+def test_S17_no_part_can_be_moved_into_its_neighbour(saga_id, moved):
+    assert idempotency_key(saga_id + moved, "x", "execute") != idempotency_key(saga_id, moved + "x", "execute")
 
 
 def test_S17_a_key_is_the_same_in_every_release():
@@ -265,6 +262,15 @@ def test_S18_changes_to_the_request_survive_a_crash(journal, new_engine, resolve
     crash_in(resolve, new_engine, journal, saga, dies_after=(StepCompleted, "a"))
     new_engine(sagas=[saga]).recover()
     assert world.of("b")[0].request == {"id": "PR-1", "changed": True}
+
+
+def test_S18_the_request_of_a_delivery_is_journaled_before_its_step_runs(journal, new_engine, resolve, world):
+    saga = saga_of(world.step("a", LATER, DONE))
+    resolve(saga, {"id": "PR-1", "old": 1})
+    with pytest.raises(Crash):
+        resolve(saga, {"id": "PR-1", "new": 2}, on=new_engine(Mortal(journal, dies_after=StepStarted)))
+    new_engine(sagas=[saga]).recover()
+    assert world.of("a")[-1].request == {"id": "PR-1", "new": 2}
 
 
 def test_S18_the_callers_own_request_is_not_changed(resolve, world):
@@ -422,7 +428,7 @@ def test_S28_a_later_request_that_is_too_big_leaves_the_execution_as_it_was(engi
 
 
 NOT_JSON = {
-    r"request\['when'\] is a datetime, which is not JSON": {"when": __import__("datetime").datetime(2024, 1, 1)},
+    r"request\['when'\] is a datetime, which is not JSON": {"when": datetime(2024, 1, 1, tzinfo=timezone.utc)},
     r"request\['a'\]\['b'\]\[1\] is a set, which is not JSON": {"a": {"b": [1, {2}]}},
     r"request\['a'\] has the key 7, which is not a str": {"a": {7: 1}},
     r"request\['n'\] is nan, which JSON does not have": {"n": float("nan")},
@@ -585,7 +591,7 @@ def test_S28_config_must_be_a_mapping(engine, world):
 def test_S28_an_unknown_execution_is_told(engine, resolve, world, saga_id):
     resolve(saga_of(world.step("a")))
     for ask in (engine.get, engine.history, lambda it: engine.signal(it, "s"), lambda it: engine.cancel(it, "r")):
-        with pytest.raises(UnknownExecution, match="see: saga list|see saga list"):
+        with pytest.raises(UnknownExecution, match="see saga list"):
             ask(saga_id)
 
 
@@ -663,7 +669,9 @@ def test_S28_a_saga_in_an_importable_module_is_found_by_its_name(tmp_path, monke
     sys.modules.pop("found_by_name")
 
 
-def test_S28_one_execution_that_cannot_be_built_does_not_keep_recovery_from_the_others(new_engine, resolve, world, clock):
+def test_S28_one_execution_that_cannot_be_built_does_not_keep_recovery_from_the_others(
+    new_engine, resolve, world, clock
+):
     def break_later(request):
         if request["id"] == "PR-1" and clock.now() > began:
             raise RuntimeError("broken list")
@@ -681,9 +689,7 @@ def test_S28_one_execution_that_cannot_be_built_does_not_keep_recovery_from_the_
 # --- S28: fifty at once -------------------------------------------------------------------------------------------
 
 
-def test_S28_of_fifty_threads_with_one_request_one_runs_and_forty_nine_are_told_to_come_back(
-    engine, resolve, world
-):
+def test_S28_of_fifty_threads_with_one_request_one_runs_and_forty_nine_are_told_to_come_back(engine, resolve, world):
     others_are_told = threading.Event()
     barrier = threading.Barrier(50)
     told: list[BackgroundResponse] = []
@@ -737,9 +743,7 @@ with Engine(sys.argv[1]) as engine:
 def test_S28_of_four_processes_with_one_request_one_runs_and_three_are_told_to_come_back(tmp_path):
     url, ran = f"sqlite:///{tmp_path / 'saga.db'}", tmp_path / "ran"
     command = [sys.executable, "-c", WORKER, url, str(ran)]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     try:
         assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 4
         for worker in workers:
@@ -800,7 +804,8 @@ def test_S29_a_class_that_can_be_imported_is_rebuilt_without_its_constructor(jou
     error = error_after_a_crash(journal, new_engine, resolve, world, original)
     assert type(error) is Refused
     assert error is not original
-    assert (error.args, error.code, error.reason, str(error)) == ((402, "no credit"), 402, "no credit", "402: no credit")
+    assert (error.args, str(error)) == (original.args, "402: no credit")
+    assert (error.code, error.reason) == (402, "no credit")
     assert Refused.built == built
 
 
@@ -842,7 +847,7 @@ def test_S29_an_error_whose_class_cannot_be_imported_is_a_recorded_error(journal
     assert isinstance(found, SagaError)
     assert str(found) == "no"
     assert found.type_name.endswith("Local")
-    assert 'raise part' in found.traceback_text
+    assert "raise part" in found.traceback_text
 
 
 def test_S29_the_journal_keeps_type_message_traceback_and_arguments(engine, resolve, world):

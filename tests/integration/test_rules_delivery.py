@@ -336,14 +336,6 @@ def test_S16_an_interrupted_undo_is_run_again_with_the_same_key(journal, new_eng
     assert first.key == second.key
 
 
-def test_S16_an_interrupted_undo_counts_as_a_failed_one(journal, new_engine, resolve, world):
-    a = world.step("a", undo=[DONE, ValueError("busy")], compensation_retry=TWICE)
-    saga = saga_of(a, world.step("b", FAIL))
-    crash_in(resolve, new_engine, journal, saga, dies_before=SagaEnded)
-    assert resolve(saga).output.startswith("parked at a: ")
-    assert world.undone == ["a", "a"]
-
-
 def test_S16_take_overs_without_progress_park_after_recoveries_max(engine, journal, new_engine, resolve, world):
     saga = saga_of(world.step("a"), world.step("killer"), recoveries_max=3)
     for _ in range(4):

@@ -140,7 +140,9 @@ def test_J01_the_commit_that_completes_a_step_carries_the_skips_and_the_start_of
     assert [entry.step for entry in counting.commits[1].entries] == ["a", "b", "c"]
 
 
-def test_J01_the_next_step_is_asked_before_the_commit_that_completes_the_one_before(journal, new_engine, resolve, world):
+def test_J01_the_next_step_is_asked_before_the_commit_that_completes_the_one_before(
+    journal, new_engine, resolve, world
+):
     saga = saga_of(world.step("a"), world.step("b", wanted=True))
     with pytest.raises(Crash):
         resolve(saga, on=new_engine(Mortal(journal, dies_before=(StepCompleted, "a"))))
@@ -254,7 +256,9 @@ J2_ANSWERS = {
 
 @pytest.mark.parametrize("what", J2_ANSWERS)
 @pytest.mark.parametrize("outcome", ["written", "refused"])
-def test_J02_no_answer_is_given_before_the_commit_that_makes_it_true(journal, new_engine, resolve, world, what, outcome):
+def test_J02_no_answer_is_given_before_the_commit_that_makes_it_true(
+    journal, new_engine, resolve, world, what, outcome
+):
     import saga_engine.journal as entries
 
     steps, kind, status = J2_ANSWERS[what]
@@ -375,6 +379,7 @@ def rewrite(file: Path, statement: str, *parameters: Any) -> None:
     [
         b'[{"entry":"Unheard","at":1.0}]',
         b'[{"entry":"StepStarted","at":1.0,"step":"a"}]',
+        b'[{"entry":"StepStarted","at":1.0,"step":"a","attempt":"1"}]',
         b'[{"entry":"StepStarted","at":"soon","step":"a","attempt":1}]',
         b'[{"entry":"StepStarted","at":1.0,"step":"a","attempt":1,"more":true}]',
         b"[{",

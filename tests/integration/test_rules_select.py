@@ -55,7 +55,9 @@ def test_S26_middlewares_wrap_the_selected_transaction(resolve, world):
         return nxt(request)
 
     plain_world = type(world)()
-    saga = select_of(plain_world.step("a", wanted=False), plain_world.step("b"), middlewares=lambda self, r: [middleware])
+    saga = select_of(
+        plain_world.step("a", wanted=False), plain_world.step("b"), middlewares=lambda self, r: [middleware]
+    )
     assert resolve(saga).status == "success"
     assert seen == ["PR-1"]
 

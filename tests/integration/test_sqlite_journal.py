@@ -587,9 +587,10 @@ def test_J09_a_plain_commit_does_not_touch_the_executions_table(journal: SqliteJ
 def test_what_is_asked_often_does_not_look_through_all_executions(
     journal: SqliteJournal, name: str, index: str
 ) -> None:
-    names = ("after", "before", "body", "drained", "drive", "eid", "epoch", "generation", "limit", "now", "process")
-    names += ("saga", "saga_id", "seq", "status", "take", "version")
-    parameters = dict.fromkeys(names, 1)
+    names = (
+        "after before body drained drive eid epoch generation limit now process saga saga_id seq status take version"
+    )
+    parameters = dict.fromkeys(names.split(), 1)
     plan = session_of(journal).read(
         lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {queries[name]}", parameters).fetchall()
     )

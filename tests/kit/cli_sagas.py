@@ -135,8 +135,8 @@ class HangAsync(Step):
     """The same on an event loop, for a minute."""
 
     async def execute(self, request: dict[str, Any]) -> Any:
-        await asyncio.to_thread(Path("hanging").touch)
         try:
+            await asyncio.to_thread(Path("hanging").touch)
             await asyncio.sleep(60)
         finally:
             Path("let-go").touch()  # noqa: ASYNC240 - a task that is being cancelled cannot wait for a thread

@@ -33,6 +33,13 @@ class Records(logging.Handler):
         return [record.getMessage() for record in self.records]
 
 
+def application_logger(handler: logging.Handler) -> logging.Logger:
+    """Make a logger of its own: what `getLogger` gives would outlive the test."""
+    made = logging.Logger("application", logging.DEBUG)  # noqa: LOG001
+    made.addHandler(handler)
+    return made
+
+
 @pytest.fixture
 def records() -> Records:
     return Records()
@@ -41,9 +48,7 @@ def records() -> Records:
 @pytest.fixture
 def logger(records: Records) -> logging.Logger:
     """A logger of the application's, with nothing of ours about it."""
-    own = logging.Logger("application", logging.DEBUG)
-    own.addHandler(records)
-    return own
+    return application_logger(records)
 
 
 @pytest.fixture
@@ -334,8 +339,9 @@ def test_what_the_handler_bound_stays_bound_within_and_after():
         seen.append(structlog.contextvars.get_contextvars())
         return DONE
 
-    with Engine("memory://", clock=ManualClock()) as engine, structlog.contextvars.bound_contextvars(
-        tenant="T-1", step="the handler's own"
+    with (
+        Engine("memory://", clock=ManualClock()) as engine,
+        structlog.contextvars.bound_contextvars(tenant="T-1", step="the handler's own"),
     ):
         saga_of(world.step("a", look)).make(engine=engine).resolve({"id": "PR-1"})
         assert structlog.contextvars.get_contextvars() == {"tenant": "T-1", "step": "the handler's own"}
@@ -374,8 +380,7 @@ class Broken(logging.Handler):
 
 def test_a_log_that_cannot_be_written_does_not_end_an_execution():
     world = World()
-    own = logging.Logger("application", logging.DEBUG)
-    own.addHandler(Broken())
+    own = application_logger(Broken())
     with Engine("memory://", clock=ManualClock()) as engine:
         told = saga_of(world.step("a"), world.step("b")).make(logger=own, engine=engine).resolve({"id": "PR-1"})
     assert told.status == "success"
