@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from crash_scenarios import Scenario
-from crashpoints import Answered, Called, Crashed, Fact, Life, World, Written
+from crashpoints import Answered, Called, Event, Fact, Life, Saved, World, Written
 
 __all__ = ["judge"]
 
@@ -64,13 +64,17 @@ class _Story:
         self.keys: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self.attempts: Counter[tuple[str, str]] = Counter()
         self.answers: list[Answered] = []
+        self.calls: Counter[str] = Counter()
+        self.data: dict[str, int] = {}
 
-    def take(self, event: Written | Called | Answered | Crashed) -> None:
+    def take(self, event: Event) -> None:
         """Check the event against what came before, and remember it."""
         if isinstance(event, Written):
             self._written(event)
         elif isinstance(event, Called):
             self._called(event)
+        elif isinstance(event, Saved):
+            assert self.data[f"execute {event.step}"] == self.calls[f"execute {event.step}"], f"not durable: {event}"
         elif isinstance(event, Answered):
             assert not self.is_held, f"answered while its drive was not over: {event}"
             self.answers.append(event)
@@ -86,6 +90,9 @@ class _Story:
         if call.operation == "should_execute":
             assert call.step not in self.skipped, f"asked again after it was skipped: {call}"
             return
+        wrong = {what: call.seen.get(what) for what, count in self.data.items() if call.seen.get(what) != count}
+        assert not wrong, f"state is not the durable {self.data}, but has {wrong}: {call}"
+        self.calls[f"{call.operation} {call.step}"] += 1
         place = (call.step, call.operation)
         assert place in self.begun, f"called before its beginning was durable: {call}"
         self.keys[call.step, "compensate" if call.operation == "compensate" else "execute"].add(call.key)
@@ -150,6 +157,9 @@ class _Story:
         if operation is not None:
             assert (step, operation) in self.called, f"a result without a call: {fact}"
             self.called.remove((step, operation))
+        if operation is not None or fact.name == "StateSaved":
+            changed = f"{operation or 'execute'} {step}"
+            self.data[changed] = self.calls[changed]
         is_done = fact.name == "StepCompleted" or (fact.name == "StepProbed" and fact.answer == "done")
         if is_done:
             assert step not in self.completed, f"completed twice: {fact}"

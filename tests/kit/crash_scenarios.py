@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from connect.eaas.core.responses import BackgroundResponse
-from crashpoints import Called, Life
+from crashpoints import Called, Life, Saved
 from tenacity import stop_after_attempt, wait_fixed
 
 from saga_engine import Engine, Saga, current_context
@@ -107,6 +107,7 @@ class ScriptedStep(BackgroundTransaction):
             if self.script.saves:
                 with self.life.around("save "):
                     current_context().save()
+                self.saved()
             return self.outcome(act)
 
     def compensate(self, request: dict[str, Any], e: Exception) -> Any:
@@ -119,7 +120,14 @@ class ScriptedStep(BackgroundTransaction):
         key = "" if operation == "should_execute" else context.idempotency_key
         world.log.append(Called(self.life.number, operation, self.script.name, key, dict(context.state)))
         world.calls[operation, self.script.name] += 1
-        return world.calls[operation, self.script.name] - 1
+        count = world.calls[operation, self.script.name]
+        if operation != "should_execute":
+            context.state[f"{operation} {self.script.name}"] = count
+        return count - 1
+
+    def saved(self) -> None:
+        """Note that the state is saved."""
+        self.life.world.log.append(Saved(self.life.number, self.script.name))
 
     def act(self) -> str:
         """Take effect at the vendor, or not; give what this call does."""
@@ -174,6 +182,7 @@ class AsyncStep(ScriptedStep):
             if self.script.saves:
                 with self.life.around("save "):
                     await current_context().asave()
+                self.saved()
             return self.outcome(act)
 
     async def compensate(self, request: dict[str, Any], e: Exception) -> Any:
@@ -258,6 +267,11 @@ SCENARIOS = (
         "probe says done",
         (A, B, Script("c", execute=("late raise",), probe="truth"), D),
         "COMPLETED", "", "abcd", 30,
+    ),
+    Scenario(
+        "probe says done, then failure",
+        (A, Script("b", execute=("late raise",), probe="truth"), Script("c", execute=("fail",))),
+        "COMPENSATED", "ba", "", 30,
     ),
     Scenario(
         "probe says not done, retried",

@@ -21,7 +21,7 @@ from msgspec import Struct
 from saga_engine import Engine, Saga, SagaStatus
 from saga_engine.journal import AppendResult, Commit, Committed, Entry, Header, Journal, Loaded
 
-__all__ = ["Answered", "Called", "Crash", "Crashed", "Fact", "Life", "Vendor", "Written", "World", "play"]
+__all__ = ["Answered", "Called", "Crash", "Crashed", "Fact", "Life", "Saved", "Vendor", "Written", "World", "play"]
 
 #: Deliveries (or recoveries) within which every scripted execution comes to rest.
 DELIVERIES_MAX = 40
@@ -67,6 +67,13 @@ class Called(Struct, frozen=True, tag=True):
     seen: dict[str, Any]
 
 
+class Saved(Struct, frozen=True, tag=True):
+    """`context.save()` returned to a step's `execute`."""
+
+    life: int
+    step: str
+
+
 class Answered(Struct, frozen=True, tag=True):
     """Somebody who delivered was answered."""
 
@@ -85,7 +92,7 @@ class Crashed(Struct, frozen=True, tag=True):
     is_meanwhile_done: bool
 
 
-Event = Written | Called | Answered | Crashed
+Event = Written | Called | Saved | Answered | Crashed
 
 
 def fact_of(entry: Entry) -> Fact:

@@ -297,6 +297,8 @@ def test_S09_a_failure_without_effect_is_not_probed() -> None:
 def test_S09_a_probe_that_finds_the_effect_completes_the_step() -> None:
     state = after(begun(PlanStep("a", probed=True), "b"), ran("a"), failed("a"), *probed("a", Probe.DONE))
     assert state.steps["a"].phase is Phase.COMPLETED
+    state = after(state, ran("b"), failed("b", is_refusal=True), back(step="b"))
+    assert only(state) == Compensate("a", 1, of_completed=True)
 
 
 def test_S09_a_probe_that_finds_nothing_lets_a_retry_follow_and_leaves_nothing_to_undo() -> None:
@@ -339,6 +341,10 @@ def test_S09_branches_are_undone_the_failing_first_then_by_latest_first_start() 
 def test_J08_a_step_that_failed_too_often_parks() -> None:
     state = after(begun("a", attempts_max=1), ran("a"), failed("a", retry_at=NOW))
     assert only(state) == Park("a", "attempts_max (1) reached", "every attempt fails: find out why; then saga resolve")
+
+
+def test_S16_an_attempt_that_a_crash_interrupted_counts_as_a_failed_one() -> None:
+    assert isinstance(only(after(begun("a", attempts_max=1), ran("a"), TAKEN_OVER)), Park)
 
 
 def test_J08_a_step_that_broke_a_limit_parks_instead_of_being_undone() -> None:
