@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
-from sagas import ManualClock, World
+from sagas import World
 
 from saga_engine import Engine, Saga
 from saga_engine.journal import Journal
 from saga_engine.journals import open_journal
+from saga_engine.testing import ManualClock
 
 Resolve = Callable[..., BackgroundResponse]
 NewEngine = Callable[..., Engine]

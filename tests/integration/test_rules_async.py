@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import structlog
 from connect.eaas.core.responses import BackgroundResponse
-from sagas import DONE, SAGA_ID, ManualClock, World, saga_of, statuses
+from sagas import DONE, SAGA_ID, World, saga_of, statuses
 from tenacity import stop_after_attempt, wait_fixed
 
 from saga_engine import SagaStatus, current_context
 from saga_engine.journal import DriveInterrupted, StepCompleted, StepFailed
+from saga_engine.testing import ManualClock
 from transactions import BackgroundTransaction, Probe, RetryPolicy
 
 FAIL = BackgroundResponse.fail("no")

@@ -208,5 +208,5 @@ def test_S14_what_the_failing_step_told_while_it_waited_is_not_the_answer(resolv
 def test_S14_the_error_answered_is_that_of_the_last_attempt(resolve, world, clock):
     a = world.step("a", ValueError("first"), ValueError("second"), ValueError("third"), retry=THREE_TIMES)
     told = resolve(saga_of(a))
-    assert clock.slept == [100, 100]
+    assert clock.slept_s == [100, 100]
     assert told.output == "third"

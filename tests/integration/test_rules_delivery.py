@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
-from sagas import DONE, SAGA_ID, Crash, ManualClock, Mortal, remember, reraise, saga_of, statuses
+from sagas import DONE, SAGA_ID, Crash, Mortal, remember, reraise, saga_of, statuses
 from tenacity import stop_after_attempt, wait_fixed
 
 from saga_engine import SagaStatus, current_context
@@ -22,6 +22,7 @@ from saga_engine.journal import (
     StepSuspended,
     TakenOver,
 )
+from saga_engine.testing import ManualClock
 from transactions import Kind, Probe, RetryPolicy, Suspend
 
 FAIL = BackgroundResponse.fail("no")
@@ -529,7 +530,7 @@ def test_S25_no_undo_starts_when_the_budget_is_spent(engine, resolve, world, clo
 def test_S25_a_wait_that_fits_the_budget_is_waited_out_in_the_process(resolve, world, clock):
     policy = RetryPolicy(stop=stop_after_attempt(2), wait=wait_fixed(239))
     assert resolve(saga_of(world.step("a", ValueError(), DONE, retry=policy))).status == "success"
-    assert clock.slept == [239]
+    assert clock.slept_s == [239]
 
 
 def test_S25_no_wait_starts_that_is_longer_than_what_is_left_of_the_budget(resolve, world, clock):
@@ -537,7 +538,7 @@ def test_S25_no_wait_starts_that_is_longer_than_what_is_left_of_the_budget(resol
     saga = saga_of(world.step("a", spend(clock, 101, ValueError("busy")), DONE, retry=policy))
     told = resolve(saga)
     assert (told.status, told.countdown) == ("reschedule", 140)
-    assert clock.slept == []
+    assert clock.slept_s == []
 
 
 def test_S25_a_spent_budget_does_not_keep_the_end_from_being_told(resolve, world, clock):
@@ -574,7 +575,7 @@ def test_S15_recover_does_not_wait_out_what_it_finds_waiting(journal, new_engine
     clock.advance(50)
     with_budget = new_engine(sagas=[saga])
     assert with_budget.recover() == 1
-    assert clock.slept == []
+    assert clock.slept_s == []
     assert with_budget.get(SAGA_ID).next_due_at == clock.now() + 50
 
 

@@ -214,7 +214,7 @@ def test_S26_an_interrupted_transaction_is_selected_again_with_its_key(journal, 
 def test_S26_the_retry_policy_of_a_transaction_is_followed(resolve, world, clock):
     policy = RetryPolicy(stop=stop_after_attempt(2), wait=wait_fixed(10))
     assert resolve(select_of(world.step("a", ValueError("busy"), DONE, retry=policy))).status == "success"
-    assert clock.slept == [10]
+    assert clock.slept_s == [10]
     assert world.undone == []
 
 

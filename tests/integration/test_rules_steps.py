@@ -332,7 +332,7 @@ def test_S03_a_question_that_raises_is_asked_again_by_the_retry_policy(engine, r
     a = world.step("a", wanted=[ValueError("cannot tell"), True], retry=THREE_TIMES)
     assert resolve(saga_of(a)).status == "success"
     assert world.trace() == ["should_execute a", "should_execute a", "execute a"]
-    assert clock.slept == [5]
+    assert clock.slept_s == [5]
     assert engine.get(SAGA_ID).steps[0].attempts == 2
 
 

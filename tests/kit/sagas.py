@@ -24,30 +24,6 @@ class Crash(BaseException):
     """The process is gone: nothing of the engine may catch this and go on."""
 
 
-class ManualClock:
-    """A clock that moves only when told, or when somebody sleeps on it; times in seconds."""
-
-    def __init__(self, now: float = 1_700_000_000.0) -> None:
-        self.time = now
-        self.slept: list[float] = []
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def advance(self, seconds: float) -> None:
-        self.time += seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
-
-    async def asleep(self, seconds: float) -> None:
-        self.sleep(seconds)
-
-
 @dataclass(frozen=True)
 class Called:
     """One call of one operation of one step; `request` and `state` as they were when it was called."""

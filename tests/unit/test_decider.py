@@ -732,6 +732,12 @@ def test_S26_a_failed_attempt_is_repeated_and_a_parked_transaction_stays_parked(
     assert only(state) == Finish(SagaStatus.PARKED, step="b", cause="c")
 
 
+def test_J08_in_select_a_transaction_that_broke_a_limit_parks() -> None:
+    assert only(selecting(ran("b"), failed("b", limit="payload_bytes_max"))) == Park(
+        "b", "payload_bytes_max reached", "what the step did cannot be journaled; then saga resolve"
+    )
+
+
 def test_S26_a_cancelled_generation_ends_cancelled() -> None:
     assert only(after(begun("a", mode="select"), CancelRequested(at=NOW, reason="r"))) == Finish(
         SagaStatus.CANCELLED, Response("fail", "cancelled: r")

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import structlog
 from connect.eaas.core.responses import BackgroundResponse
-from sagas import DONE, SAGA_ID, ManualClock, World, saga_of
+from sagas import DONE, SAGA_ID, World, saga_of
 from tenacity import stop_after_attempt
 
 from saga_engine import Engine, SagaContext
 from saga_engine.logs import engine_logger, mask, mask_secrets, step_logger
+from saga_engine.testing import ManualClock
 from transactions import BackgroundTransaction, RetryPolicy
 
 FAIL = BackgroundResponse.fail("no")

@@ -50,9 +50,7 @@ def importable_packages() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_each_package_is_imported_from_the_installed_wheel(
-    package: str, distribution: metadata.Distribution
-) -> None:
+def test_each_package_is_imported_from_the_installed_wheel(package: str, distribution: metadata.Distribution) -> None:
     imported_from = Path(str(importlib.import_module(package).__file__)).resolve()
     ours = {Path(str(distribution.locate_file(file))).resolve() for file in installed_files(distribution)}
     assert imported_from in ours, (
