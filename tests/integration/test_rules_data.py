@@ -18,7 +18,7 @@ from connect.client import ClientError
 from connect.eaas.core.responses import BackgroundResponse
 from hypothesis import given
 from hypothesis import strategies as st
-from sagas import DONE, SAGA_ID, Crash, Mortal, World, remember, reraise, saga_of, statuses
+from sagas import DONE, SAGA_ID, Crash, Mortal, World, remember, reraise, saga_of, stable_id, statuses
 from tenacity import stop_after_attempt, wait_fixed
 
 from saga_engine import Engine, SagaStatus, current_context
@@ -469,7 +469,7 @@ def test_S28_state_that_is_not_json_fails_the_step_with_the_path(engine, resolve
 NONSENSE = [None, True, "done", {"status": "success"}, 42, BackgroundResponse, BackgroundResponse("finished")]
 
 
-@pytest.mark.parametrize("answer", NONSENSE, ids=repr)
+@pytest.mark.parametrize("answer", NONSENSE, ids=stable_id)
 def test_S28_a_step_that_returns_nonsense_failed_with_an_unknown_outcome(engine, resolve, world, answer):
     saga = saga_of(world.step("a"), world.step("b", answer), world.step("c"))
     told = resolve(saga)
@@ -489,7 +489,7 @@ def test_S28_a_reschedule_without_a_time_is_nonsense(resolve, world, countdown):
     assert "give a number of seconds" in told.output
 
 
-@pytest.mark.parametrize("answer", [None, "undone", Suspend(DONE)], ids=repr)
+@pytest.mark.parametrize("answer", [None, "undone", Suspend(DONE)], ids=stable_id)
 def test_S28_an_undo_that_returns_nonsense_failed(engine, resolve, world, answer):
     a = world.step("a", undo=[answer], compensation_retry=RetryPolicy(stop=stop_after_attempt(2)))
     told = resolve(saga_of(a, world.step("b", FAIL)))
@@ -526,7 +526,7 @@ def test_S28_a_url_that_names_no_journal_is_refused(url):
     assert "sqlite:///" in str(raised.value) or "memory://" in str(raised.value)
 
 
-@pytest.mark.parametrize("journal", [None, 7, Path("saga.db")], ids=repr)
+@pytest.mark.parametrize("journal", [None, 7, Path("saga.db")], ids=stable_id)
 def test_S28_a_journal_that_is_neither_url_nor_journal_is_refused(journal):
     with pytest.raises(BadJournalURL, match="sqlite:///"):
         Engine(journal)
@@ -560,7 +560,7 @@ def test_S28_a_bad_class_attribute_is_refused_by_name_at_registration_and_at_res
     assert world.calls == []
 
 
-@pytest.mark.parametrize("saga", [int, "Order", None, object()], ids=repr)
+@pytest.mark.parametrize("saga", [int, "Order", None, object()], ids=stable_id)
 def test_S28_what_is_registered_as_a_saga_must_be_one(saga):
     with pytest.raises(BadDefinition, match="subclass of Saga"):
         Engine("memory://", sagas=[saga])
@@ -810,7 +810,7 @@ def test_S29_a_class_that_can_be_imported_is_rebuilt_without_its_constructor(jou
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionError("away"), KeyError("id"), OSError(28, "No space left"), ZeroDivisionError()], ids=repr
+    "error", [ConnectionError("away"), KeyError("id"), OSError(28, "No space left"), ZeroDivisionError()], ids=stable_id
 )
 def test_S29_builtin_errors_come_back_as_what_they_were(journal, new_engine, resolve, world, error):
     found = error_after_a_crash(journal, new_engine, resolve, world, error)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
-from sagas import DONE, SAGA_ID, Crash, Mortal, remember, reraise, saga_of, statuses
+from sagas import DONE, SAGA_ID, Crash, Mortal, remember, reraise, saga_of, stable_id, statuses
 from tenacity import stop_after_attempt, stop_never, wait_fixed
 
 from saga_engine import Engine, SagaStatus, current_context
@@ -348,7 +348,7 @@ def test_J05_what_callers_do_to_records_does_not_reach_the_journal(engine, resol
     assert engine.get(SAGA_ID).request == {"id": "PR-1", "deep": {"n": 1}}
 
 
-@pytest.mark.parametrize("value", [{1, 2}, (1,), b"x", float("inf"), 2**65, object(), {7: 7}, Path()], ids=repr)
+@pytest.mark.parametrize("value", [{1, 2}, (1,), b"x", float("inf"), 2**65, object(), {7: 7}, Path()], ids=stable_id)
 def test_J05_a_value_that_is_not_json_is_refused_naming_its_path(engine, resolve, world, value):
     told = resolve(saga_of(world.step("a", remember(DONE, deep=[{"x": value}]))))
     assert told.status == "fail"

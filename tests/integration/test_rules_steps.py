@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
-from sagas import DONE, SAGA_ID, Crash, Mortal, remember, saga_of, statuses
+from sagas import DONE, SAGA_ID, Crash, Mortal, remember, saga_of, stable_id, statuses
 from tenacity import stop_after_attempt, wait_fixed
 
 from saga_engine import Saga, SagaContext, SagaStatus, current_context
@@ -219,7 +219,7 @@ def test_S02_falsy_entries_are_dropped(engine, resolve, world):
         ("", lambda request: True, lambda request: DONE),
         [Injected],
     ],
-    ids=repr,
+    ids=stable_id,
 )
 def test_S02_anything_else_is_refused_before_anything_runs(engine, resolve, world, entry):
     with pytest.raises(InvalidTransaction):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,11 @@ SAGA_ID = "Order:PR-1"
 
 class Crash(BaseException):
     """The process is gone: nothing of the engine may catch this and go on."""
+
+
+def stable_id(value: object) -> str:
+    """Name a parameter of a test by its `repr` without addresses, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 @dataclass(frozen=True)
