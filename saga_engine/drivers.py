@@ -228,6 +228,8 @@ class AsyncDriver:
                 await asyncio.wait([appended])
             except asyncio.CancelledError:
                 is_cancelled = True
+        if is_cancelled and appended.exception() is not None:
+            raise asyncio.CancelledError from appended.exception()
         return appended.result(), is_cancelled
 
     async def _perform(
@@ -246,6 +248,8 @@ class AsyncDriver:
         loop = asyncio.get_running_loop()
 
         def bridge(awaitable: Awaitable[Any]) -> Any:
+            if loop.is_closed():  # the handler was cancelled and its loop is gone: no failure of the step
+                raise asyncio.CancelledError
             return _uncancelled(asyncio.run_coroutine_threadsafe(_await(awaitable), loop))
 
         future = self._threads.submit(call.run, bridge)
@@ -263,12 +267,16 @@ class AsyncDriver:
         left = [r for r in await asyncio.gather(*running, return_exceptions=True) if isinstance(r, _LeftInThread)]
         if left:
             return
-        for effect, send in _interruption(drive, cause):
-            try:
-                send((await self._append(effect.commit))[0])
-            except (LeaseLost, JournalError):
-                _abandon(drive, self._journal)
-                return
+        steps = drive.interruption(cause)
+        try:
+            effect = _send(steps, None)
+            while effect is not None:
+                effect = _send(steps, (await self._append(effect.commit))[0])
+        except LeaseLost:
+            return
+        except JournalError:
+            pass  # it is abandoned below, and whatever interrupted the drive is raised on
+        _abandon(drive, self._journal)
 
 
 class _LeftInThread(BaseException):
@@ -295,30 +303,35 @@ def _finish_in_thread(drive: Drive, call: Call, future: Future[Result], journal:
     _give_back(drive, journal, "CancelledError")
 
 
-def _interruption(drive: Drive, cause: str) -> Any:
-    """Iterate over the commits that give the lease back, each with what takes its result."""
-    steps = drive.interruption(cause)
-    outcome: list[Any] = [None]
-    while True:
-        try:
-            effect = steps.send(outcome[0])
-        except StopIteration:
-            return
-        yield effect, lambda result: outcome.__setitem__(0, result)
+def _send(steps: Generator[Append, AppendResult, None], result: AppendResult | None) -> Append | None:
+    """Take the next effect of a drive that is being interrupted; None at its end."""
+    try:
+        return next(steps) if result is None else steps.send(result)
+    except StopIteration:
+        return None
 
 
 def _give_back(drive: Drive, journal: Journal, cause: str) -> None:
     """Give the lease back with an entry or, if that cannot be written, without."""
+    steps = drive.interruption(cause)
     try:
-        for effect, send in _interruption(drive, cause):
-            send(journal.append(effect.commit))
+        effect = _send(steps, None)
+        while effect is not None:
+            effect = _send(steps, journal.append(effect.commit))
     except LeaseLost:
         return
     except JournalError:
-        _abandon(drive, journal)
+        pass  # it is abandoned below, and whatever interrupted the drive is raised on
+    _abandon(drive, journal)
 
 
 def _abandon(drive: Drive, journal: Journal) -> None:
-    position = drive.position
+    """Leave no lease behind, not even one whose commit was interrupted before the drive learned of it."""
+    position, state = drive.position, drive.state
     if position.is_held and position.eid is not None:
         journal.abandon(position.eid, position.epoch)
+        return
+    with suppress(JournalError):  # then nobody can take it up either, before this process ends
+        header = journal.header(state.saga_id, state.generation)
+        if header is not None and header.drive == position.drive:
+            journal.abandon(header.eid, header.epoch)

@@ -64,6 +64,7 @@ HELD_COUNTDOWN_S = 30.0
 STUCK_COUNTDOWN_S = 300.0
 
 _KEY_CHARS_MAX = 512
+_REASONS_MAX = 100
 #: How many headers `recover` reads at a time.
 _PAGE = 100
 _GENERATION = re.compile(r"^(?P<bare>.+)#(?P<generation>[1-9]\d*)$", re.DOTALL)
@@ -77,7 +78,7 @@ class Recovered(int):
     Attributes:
         left_alone: how many it could not take up, for want of services, of the saga, or of its steps.
         failed: how many raised an error, which was logged; they are as they were.
-        reasons: why, by saga id, for both of these.
+        reasons: why, by saga id, for the first hundred of both of these.
     """
 
     left_alone: int
@@ -397,13 +398,13 @@ class Engine:
                 taken += self._carry_on(header)
             except _Stuck as stuck:
                 left_alone += 1
-                reasons[saga_id] = str(stuck)
+                _keep(reasons, saga_id, str(stuck))
                 self._note_stuck(header, str(stuck))
             except LeaseLost:
                 continue  # somebody else was faster: it is held
             except Exception as error:  # whatever a saga's own code raises must not keep the others waiting
                 failed += 1
-                reasons[saga_id] = f"{type(error).__name__}: {error}"
+                _keep(reasons, saga_id, f"{type(error).__name__}: {error}")
                 self._log.exception("recovery failed", saga_id=saga_id)
         return Recovered(taken, left_alone, failed, reasons)
 
@@ -603,6 +604,12 @@ class Engine:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _keep(reasons: dict[str, str], saga_id: str, reason: str) -> None:
+    """Remember a reason; not of all, as there may be a hundred thousand with the same one."""
+    if len(reasons) < _REASONS_MAX:
+        reasons[saga_id] = reason
 
 
 def _check_key(saga: Saga, key: Any) -> None:

@@ -15,6 +15,7 @@ from sagas import DONE, SAGA_ID, World, saga_of, statuses
 from tenacity import stop_after_attempt, wait_fixed
 
 from saga_engine import SagaStatus, current_context
+from saga_engine.errors import LeaseLost
 from saga_engine.journal import DriveInterrupted, StepCompleted, StepFailed
 from saga_engine.testing import ManualClock
 from transactions import BackgroundTransaction, Probe, RetryPolicy
@@ -619,3 +620,35 @@ def test_S30_many_handlers_share_one_loop(engine):
 
     assert {response.status for response in asyncio.run(scenario())} == {"success"}
     assert most == 20
+
+
+class Overtaken:
+    """A journal on which a second commit loses its lease, and whose handler is cancelled meanwhile."""
+
+    def __init__(self, journal):
+        self._journal = journal
+        self.number = 0
+        self.handler: asyncio.Task[Any] | None = None
+
+    def __getattr__(self, name):
+        return getattr(self._journal, name)
+
+    def submit(self, commit, done):
+        self.number += 1
+        if self.number == 1:
+            self._journal.submit(commit, done)
+        else:
+            self.handler.get_loop().call_soon(self.handler.cancel)
+            self.handler.get_loop().call_later(0.01, done, LeaseLost("overtaken"))
+
+
+def test_S30_a_handler_cancelled_while_its_lease_is_lost_raises_the_cancellation_on(journal, new_engine):
+    overtaken = Overtaken(journal)
+    saga = saga_of(World(is_native_async=True).step("a"))
+
+    async def scenario():
+        overtaken.handler = asyncio.ensure_future(saga.make(engine=new_engine(overtaken)).aresolve({"id": "PR-1"}))
+        with pytest.raises(asyncio.CancelledError):
+            await overtaken.handler
+
+    asyncio.run(scenario())

@@ -714,3 +714,29 @@ def test_answers_a_step_that_was_started_is_never_started_beside_itself(journal,
     assert world.executed == []
     assert resolve(saga).status == "success"
     assert world.executed == ["a"]
+
+
+class Interrupted:
+    """A journal whose first commit is durable, and whose caller is interrupted before it learns of that."""
+
+    def __init__(self, journal):
+        self._journal = journal
+        self._is_first = True
+
+    def __getattr__(self, name):
+        return getattr(self._journal, name)
+
+    def append(self, commit):
+        result = self._journal.append(commit)
+        if self._is_first:
+            self._is_first = False
+            raise KeyboardInterrupt
+        return result
+
+
+def test_answers_a_commit_that_was_interrupted_when_it_was_durable_leaves_no_lease_behind(journal, new_engine, world):
+    saga = saga_of(world.step("a"))
+    with pytest.raises(KeyboardInterrupt):
+        saga.make(engine=new_engine(Interrupted(journal))).resolve({"id": "PR-1"})
+    assert saga.make(engine=new_engine()).resolve({"id": "PR-1"}).status == "success"
+    assert len(world.executed) == 1

@@ -484,6 +484,12 @@ def test_J08_an_undo_that_failed_too_often_parks_even_if_its_policy_goes_on() ->
     assert isinstance(only(state), Park)
 
 
+def test_S12_with_park_policy_stop_the_earlier_steps_are_left_as_they_are() -> None:
+    state = after(begun("a", "b"), *done("a", "b"), CancelRequested(at=NOW, reason="r"), back("cancelled"))
+    state = after(state, undoing("b"), StepParked(at=NOW, step="b", cause="c", next_action="n"))
+    assert only(state) == Finish(SagaStatus.PARKED, step="b", cause="c")
+
+
 def test_S12_with_park_policy_continue_the_earlier_steps_are_undone_and_then_it_parks() -> None:
     state = after(
         begun("a", "b", "c", park_policy="continue"), *done("a", "b"), ran("c"), failed("c", is_refusal=True),
