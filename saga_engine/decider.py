@@ -514,7 +514,7 @@ def _resolution(entry: ParkedStepResolved) -> dict[str, Any]:
         return {"phase": Phase.COMPLETED, "may_have_effect": True, "finished_at": entry.at}
     if entry.outcome == "not_done":
         return {"phase": Phase.INTERRUPTED, "may_have_effect": False, "answer": ProbeAnswer.NOT_DONE}
-    return {"phase": Phase.UNDONE, "may_have_effect": False, "finished_at": entry.at}
+    return {"phase": Phase.UNDONE, "may_have_effect": False, "undo_error": None, "finished_at": entry.at}
 
 
 _EVOLVE: dict[type[Entry], Callable[[State, Any], dict[str, Any]]] = {
