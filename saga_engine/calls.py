@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import structlog
 
@@ -77,7 +78,7 @@ class Call:
         """Call it in this thread."""
         tokens = self._enter()
         try:
-            value = self._plain_stack(bridge)(*self.arguments)
+            value = self._told(self._plain_stack(bridge)(*self.arguments))
         except Exception as error:
             return Result(error=error, is_reached=self._is_reached)
         finally:
@@ -88,12 +89,16 @@ class Call:
         """Call it on this event loop; only if it `is_native_async`."""
         tokens = self._enter()
         try:
-            value = await self._async_stack()(*self.arguments)
+            value = self._told(await self._async_stack()(*self.arguments))
         except Exception as error:
             return Result(error=error, is_reached=self._is_reached)
         finally:
             _leave(tokens)
         return Result(value, is_reached=self._is_reached)
+
+    def _told(self, value: Any) -> Any:
+        """Take an answer to `should_execute` for true or false here, where what that raises is the step's."""
+        return bool(value) if self.operation == "should_execute" else value
 
     def _enter(self) -> _Tokens:
         """Make the step's context current, for `current_context()` and for every structlog logger."""
@@ -146,7 +151,8 @@ def _plain_link(middleware: Any, nxt: Callable[..., Any], bridge: Bridge) -> Cal
         return lambda request: _settle(middleware(request, nxt), bridge)
 
     async def awaited_nxt(request: dict[str, Any]) -> Any:
-        return await anyio.to_thread.run_sync(nxt, request)
+        # A limiter of its own: layers that wait for each other must not share a number of threads.
+        return await anyio.to_thread.run_sync(nxt, request, limiter=anyio.CapacityLimiter(1))
 
     return lambda request: bridge(middleware(request, awaited_nxt))
 

@@ -180,7 +180,8 @@ def _on_drive_resumed(state: State, entry: Any) -> dict[str, Any]:
 
 def _running(state: State, change: dict[str, Any]) -> dict[str, Any]:
     change["due_at"] = None
-    change["is_released"] = state.parked is not None  # only a person's resolution sets a parked one going
+    # Only a person's resolution sets a parked one going, and nothing one that ended.
+    change["is_released"] = state.parked is not None or state.status.is_ended
     if state.status is SagaStatus.SUSPENDED:
         change["status"] = SagaStatus.RUNNING
     return change
@@ -514,7 +515,8 @@ def _resolution(entry: ParkedStepResolved) -> dict[str, Any]:
         return {"phase": Phase.COMPLETED, "may_have_effect": True, "finished_at": entry.at}
     if entry.outcome == "not_done":
         return {"phase": Phase.INTERRUPTED, "may_have_effect": False, "answer": ProbeAnswer.NOT_DONE}
-    return {"phase": Phase.UNDONE, "may_have_effect": False, "undo_error": None, "finished_at": entry.at}
+    undone = {"may_have_effect": False, "undo_error": None, "response": None, "finished_at": entry.at}
+    return {"phase": Phase.UNDONE, **undone}
 
 
 _EVOLVE: dict[type[Entry], Callable[[State, Any], dict[str, Any]]] = {
@@ -834,7 +836,7 @@ def _failure_response(state: State, back: CompensationBegun) -> Response:
     if back.cause == "deadline":
         return Response("fail", "the saga's deadline passed")
     step = state.steps[back.step or ""]
-    if step.undo_of == "failed" and step.response and step.response.status in ("fail", "skip"):
+    if step.undo_of != "completed" and step.response and step.response.status in ("fail", "skip"):
         return step.response
     if step.error is not None:
         return Response("fail", step.error.message or step.error.type)
@@ -872,6 +874,9 @@ def _selected(state: State, planned: PlanStep, step: StepState) -> Action:
     name = planned.name
     if step.phase is Phase.COMPLETED:
         return Finish(SagaStatus.COMPLETED)
+    if step.phase is Phase.UNDONE and step.response is None:  # by a person
+        reason = step.error.message if step.error else f"{name} was undone by hand"
+        return _finish_selected(Response("fail", reason))
     if step.phase is Phase.UNDONE:
         return _finish_selected(step.response or DONE)
     if step.phase is Phase.FAILED and step.is_refusal:

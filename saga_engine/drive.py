@@ -43,6 +43,7 @@ from saga_engine.decider import (
 )
 from saga_engine.errors import (
     DeadlineExceeded,
+    JournalError,
     LeaseLost,
     LimitReached,
     NotAllowed,
@@ -199,6 +200,7 @@ class Drive:
         self._in_flight: dict[Call, Action] = {}
         self._errors: dict[str, Exception] = {}
         self._is_under_way = False
+        self._save_error: JournalError | None = None
         self.request = live.request
         self.data = live.data
         self._data_known = self.state.data
@@ -217,8 +219,12 @@ class Drive:
             if self.state.entries - self.state.entries_forgiven > entries_max:
                 raise LimitReached(f"entries_max ({entries_max}) reached: call context.save() less often")
             self._apply(StateSaved(at=self._clock.now(), step=step, **carried))
-            while not _exhaust(self._commit(), self._append):
-                pass
+            try:
+                while not _exhaust(self._commit(), self._append):
+                    pass
+            except JournalError as error:
+                self._save_error = error
+                raise
 
     # --- the loop ---
 
@@ -234,7 +240,8 @@ class Drive:
                     yield from self._perform(self._take_begun())
             elif self._in_flight:
                 yield from self._perform(())
-            elif wait is not None:
+            else:
+                assert wait is not None, "an execution that is neither over nor in flight waits for something"
                 yield from self._wait(wait)
 
     def _told(self) -> Response:
@@ -317,7 +324,13 @@ class Drive:
             self.absorb(call, result)
 
     def absorb(self, call: Call, result: Result) -> None:
-        """Take in what a call gave."""
+        """Take in what a call gave.
+
+        Raises:
+            JournalError: a `context.save()` in it could not be written: that is no failure of the step.
+        """
+        if self._save_error is not None and result.error is self._save_error:
+            raise self._save_error
         action = self._in_flight.pop(call)
         result, carried, limit = self._carried_by(call, result)
         is_cause = isinstance(action, (Ask, Execute)) or (isinstance(action, Compensate) and action.is_final)

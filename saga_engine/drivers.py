@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
@@ -15,7 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from saga_engine.calls import Call, Result
 from saga_engine.clock import Clock
 from saga_engine.drive import Append, Drive, Perform, Sleep
-from saga_engine.errors import JournalError, LeaseLost
+from saga_engine.errors import JournalError, LeaseLost, SagaError
 from saga_engine.journal import AppendResult, Commit, Journal, Response
 
 __all__ = ["AsyncDriver", "SyncDriver", "Threads"]
@@ -34,13 +35,22 @@ class Threads:
 
     def __init__(self, threads_max: int) -> None:
         self._threads_max = threads_max
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._portal_context: AbstractContextManager[BlockingPortal] | None = None
         self._portal: BlockingPortal | None = None
 
+    def _begin_anew_after_fork(self) -> None:
+        if self._pid != os.getpid():  # the parent's threads are not here
+            self._begin()
+
     def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Run plain code in the pool, in a copy of this context."""
+        self._begin_anew_after_fork()
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads_max, thread_name_prefix="saga-step")
@@ -49,6 +59,7 @@ class Threads:
 
     def await_plainly(self, awaitable: Awaitable[Any]) -> Any:
         """Run something async on the engine's own loop, and wait for it in this thread."""
+        self._begin_anew_after_fork()
         with self._lock:
             if self._portal is None:
                 self._portal_context = start_blocking_portal("asyncio")
@@ -57,15 +68,19 @@ class Threads:
         is_over = threading.Event()
         future = portal.start_task_soon(_await_and_tell, awaitable, is_over)
         try:
-            return _uncancelled(future)
+            value, error = _uncancelled(future)
         except BaseException:
-            # It raised this itself, or a signal ended the wait: then nothing of it may run on without the lease.
+            # It was cancelled, or a signal ended the wait: then nothing of it may run on without the lease.
             future.cancel()
             is_over.wait()
             raise
+        if error is not None:
+            raise error
+        return value
 
     def close(self) -> None:
         """End the loop, and the pool when what runs in it has returned."""
+        self._begin_anew_after_fork()
         with self._lock:
             pool, self._pool = self._pool, None
             context, self._portal_context, self._portal = self._portal_context, None, None
@@ -87,9 +102,14 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-async def _await_and_tell(awaitable: Awaitable[Any], is_over: threading.Event) -> Any:
+async def _await_and_tell(awaitable: Awaitable[Any], is_over: threading.Event) -> tuple[Any, BaseException | None]:
+    """Give the value or what was raised: a BaseException, such as a lost lease, would end the loop for all others."""
     try:
-        return await awaitable
+        return await awaitable, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return None, error
     finally:
         is_over.set()
 
@@ -272,11 +292,10 @@ class AsyncDriver:
             effect = _send(steps, None)
             while effect is not None:
                 effect = _send(steps, (await self._append(effect.commit))[0])
-        except LeaseLost:
-            return
-        except JournalError:
+        except (LeaseLost, SagaError, asyncio.CancelledError):
             pass  # it is abandoned below, and whatever interrupted the drive is raised on
-        _abandon(drive, self._journal)
+        finally:
+            _abandon(drive, self._journal)
 
 
 class _LeftInThread(BaseException):
@@ -298,8 +317,12 @@ def _settle(future: asyncio.Future[AppendResult], result: AppendResult | BaseExc
 
 def _finish_in_thread(drive: Drive, call: Call, future: Future[Result], journal: Journal) -> None:
     """Journal what a step gave whose caller has gone, and give the lease back; runs in the step's thread."""
-    if future.exception() is None:
-        drive.absorb(call, future.result())
+    try:
+        if future.exception() is None:
+            drive.absorb(call, future.result())
+    except JournalError:
+        _abandon(drive, journal)
+        return
     _give_back(drive, journal, "CancelledError")
 
 
@@ -318,20 +341,20 @@ def _give_back(drive: Drive, journal: Journal, cause: str) -> None:
         effect = _send(steps, None)
         while effect is not None:
             effect = _send(steps, journal.append(effect.commit))
-    except LeaseLost:
-        return
-    except JournalError:
+    except (LeaseLost, SagaError):
         pass  # it is abandoned below, and whatever interrupted the drive is raised on
-    _abandon(drive, journal)
+    finally:
+        _abandon(drive, journal)
 
 
 def _abandon(drive: Drive, journal: Journal) -> None:
-    """Leave no lease behind, not even one whose commit was interrupted before the drive learned of it."""
+    """Leave no lease behind: not one whose commit was interrupted before the drive learned of it, either."""
     position, state = drive.position, drive.state
-    if position.is_held and position.eid is not None:
-        journal.abandon(position.eid, position.epoch)
-        return
-    with suppress(JournalError):  # then nobody can take it up either, before this process ends
+    try:
         header = journal.header(state.saga_id, state.generation)
-        if header is not None and header.drive == position.drive:
-            journal.abandon(header.eid, header.epoch)
+    except JournalError:
+        if position.is_held and position.eid is not None:
+            journal.abandon(position.eid, position.epoch)
+        return
+    if header is not None and header.drive == position.drive:
+        journal.abandon(header.eid, header.epoch)

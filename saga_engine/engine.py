@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
+from weakref import WeakSet
 
 from connect.eaas.core.responses import BackgroundResponse
 from msgspec import Raw
@@ -22,6 +23,7 @@ from saga_engine.decider import Phase, State, answer, full_id, is_early, replay
 from saga_engine.drive import Budget, Drive, Live, Position
 from saga_engine.drivers import AsyncDriver, SyncDriver, Threads
 from saga_engine.errors import (
+    BadDefinition,
     BadJournalURL,
     BadRequest,
     LeaseLost,
@@ -108,8 +110,9 @@ class Engine:
         config, client, logger: what steps are built with when no handler gives its own.
         sagas: sagas that cannot be imported by name at recovery, for example because they are local classes.
         budget_s: seconds in which one delivery may start steps: 0.8 of the limit of whoever delivers.
-        lease_s: seconds without a heartbeat after which a holder on another host counts as dead.
-        heartbeat_s: seconds between heartbeats of a process that holds a lease.
+        lease_s: seconds without a heartbeat after which a holder on another host counts as dead; an open journal
+            has its own.
+        heartbeat_s: seconds between heartbeats of a process that holds a lease; an open journal has its own.
         threads_max: how many plain steps may run at once beside event loops.
         clock: wall and monotonic time; by default the machine's.
         observer: told of every durable commit, in the driving thread, with the saga id and its entries.
@@ -132,9 +135,10 @@ class Engine:
     ) -> None:
         for saga in (registered := tuple(sagas)):
             check_definition(saga)
+        _check_arguments(budget_s, threads_max)
         self._services = Services(config, client, logger)
         self._is_own_journal = isinstance(journal, str)
-        if not self._is_own_journal and not hasattr(journal, "append"):
+        if not self._is_own_journal and not (hasattr(journal, "append") and hasattr(journal, "submit")):
             raise BadJournalURL(f"{journal!r} is no journal: give a URL such as sqlite:///saga.db, or an open journal")
         self.journal: Journal = (
             open_journal(journal, lease_s=lease_s, heartbeat_s=heartbeat_s) if isinstance(journal, str) else journal
@@ -145,7 +149,7 @@ class Engine:
         self._clock = clock or SystemClock()
         self._observer = observer
         self._threads = Threads(threads_max)
-        self._checked: set[type[Saga]] = set(registered)
+        self._checked: WeakSet[type[Saga]] = WeakSet(registered)
         self._sync = SyncDriver(self.journal, self._clock, self._threads)
         self._async = AsyncDriver(self.journal, self._clock, self._threads)
 
@@ -189,8 +193,15 @@ class Engine:
         return self._answered(saga, prepared, response)
 
     def _services_or(self, services: Services | None) -> Services:
-        """Give the engine's own services where the handler gave none at all."""
-        return services if services is not None and services.are_given else self._services
+        """Fill in the engine's own where the handler gave none."""
+        if services is None:
+            return self._services
+        own = self._services
+        return Services(
+            own.config if services.config is None else services.config,
+            own.client if services.client is None else services.client,
+            own.logger if services.logger is None else services.logger,
+        )
 
     def _answered(self, saga: Saga, drive: Drive, response: Response) -> BackgroundResponse:
         if drive.state.parked is not None:
@@ -270,6 +281,8 @@ class Engine:
     def _deliver(self, saga: Saga, header: Header, raw: Raw, services: Services) -> Drive | BackgroundResponse:
         loaded = self.journal.load(header.eid)
         state, now = replay(loaded.entries), self._clock.now()
+        if state.status.is_ended:  # by another drive, since the header was read
+            return to_response(answer(state, now))
         is_same, is_waiting = bytes(raw) == bytes(state.request), is_early(state, now)
         if not loaded.inbox:
             if state.parked is not None:
@@ -427,7 +440,8 @@ class Engine:
             return False
         loaded = self.journal.load(header.eid)
         state = replay(loaded.entries)
-        if state.plan.mode == "select" or (state.parked is not None and not loaded.inbox):
+        is_idle = state.status.is_ended or (state.parked is not None and not loaded.inbox)
+        if is_idle or state.plan.mode == "select":
             return False
         saga = self._find(state)()
         services = self._services_for(saga, as_record(header, state))
@@ -533,6 +547,7 @@ class Engine:
     def cancel(self, saga_id: str, reason: str, *, who: str = "") -> None:
         """Cancel an execution: the running step is waited for, then all that started is compensated.
 
+        A parked one stays parked until its step is resolved, and is compensated then.
         If nobody holds the execution, this engine drives it.
 
         Raises:
@@ -586,6 +601,10 @@ class Engine:
             return  # whoever holds it takes the mail in with the next commit
         except _Stuck as stuck:
             self._note_stuck(header, str(stuck))  # the message waits for whoever can go on
+        if self._header(saga_id).status.is_ended and any(
+            message.entry == entry for message in self.journal.load(header.eid).inbox
+        ):
+            raise NotAllowed(f"{saga_id} ended before it could take that in: nothing can change it any more")
 
     # --- closing ---
 
@@ -604,6 +623,14 @@ class Engine:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _check_arguments(budget_s: Any, threads_max: Any) -> None:
+    is_number = isinstance(budget_s, (int, float)) and not isinstance(budget_s, bool)
+    if not is_number or not 0 <= budget_s < float("inf"):
+        raise BadDefinition(f"Engine(budget_s={budget_s!r}): give a number of seconds of at least 0")
+    if not isinstance(threads_max, int) or isinstance(threads_max, bool) or threads_max < 1:
+        raise BadDefinition(f"Engine(threads_max={threads_max!r}): give an int of at least 1")
 
 
 def _keep(reasons: dict[str, str], saga_id: str, reason: str) -> None:
@@ -642,7 +669,7 @@ def find_saga(path: str) -> type[Saga]:
     return found
 
 
-_warned: set[type[Saga]] = set()
+_warned: WeakSet[type[Saga]] = WeakSet()
 _engines: dict[tuple[int, str], Engine] = {}
 _engines_lock = threading.Lock()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from math import isfinite
 from typing import Any, Literal, TypedDict
 
 from connect.eaas.core.responses import BackgroundResponse
@@ -137,19 +136,32 @@ def _refuse_nonsense(value: Any, call: Call, may_suspend: bool) -> InvalidRespon
     """Give an error for what is no response; it is then treated as if the step had raised it."""
     if isinstance(value, Suspend) and may_suspend:
         return None
-    where = f"{call.step.name}: {call.operation} returned {value!r}"
     if not isinstance(value, BackgroundResponse):
         wanted = "a BackgroundResponse such as BackgroundResponse.done()"
-        return InvalidResponse(f"{where}: return {wanted}" + (", or Suspend(...)" if may_suspend else ""))
+        return InvalidResponse(f"{_where(call, value)}: return {wanted}{', or Suspend(...)' if may_suspend else ''}")
     if value.status not in _STATUSES:
-        return InvalidResponse(f"{where} with status {value.status!r}: use done, fail, skip or reschedule")
+        return InvalidResponse(
+            f"{_where(call, value)} with status {value.status!r}: use done, fail, skip or reschedule"
+        )
     if value.status == "reschedule" and not _is_time(value.countdown):
-        return InvalidResponse(f"{where} with countdown {value.countdown!r}: give a number of seconds")
+        return InvalidResponse(f"{_where(call, value)} with countdown {value.countdown!r}: give a number of seconds")
     return None
 
 
+def _where(call: Call, value: Any) -> str:
+    try:
+        shown = repr(value)
+    except Exception:  # a user's __repr__ must not cost us the outcome
+        shown = f"a {type(value).__name__}"
+    return f"{call.step.name}: {call.operation} returned {shown}"
+
+
+#: No wait is longer: a hundred years, in seconds.
+_WAIT_S_MAX = 3_155_760_000
+
+
 def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) and value >= 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _WAIT_S_MAX
 
 
 def _failure(

@@ -102,7 +102,7 @@ def _build_step(saga: Saga, container: Container, entry: Any, services: Services
     scope = container.child(context=context, logger=step_logger(services.logger, context))
     transaction = _build_transaction(scope, entry)
     name = transaction.name()
-    _check_transaction(name, transaction)
+    _check_transaction(name, transaction, step_logger(services.logger))
     context.step = name
     retry = _retry_of(transaction, transaction.kind)
     undo = transaction.compensation_retry or saga.compensation_retry
@@ -125,7 +125,7 @@ def _build_transaction(scope: Container, entry: Any) -> BackgroundTransaction:
     return transaction
 
 
-def _check_transaction(name: Any, transaction: BackgroundTransaction) -> None:
+def _check_transaction(name: Any, transaction: BackgroundTransaction, logger: Any) -> None:
     kind = type(transaction).__qualname__
     if not isinstance(name, str) or not name.strip():
         raise InvalidTransaction(f"{kind}.name() is {name!r}: return a non-empty str")
@@ -136,6 +136,13 @@ def _check_transaction(name: Any, transaction: BackgroundTransaction) -> None:
             f"{name}: this release does not carry out Kind.PIVOT: leave kind at its default, and let compensate "
             "raise e if there is no undo"
         )
+    for attribute in ("timeout_s", "abandon_s"):
+        if getattr(transaction, attribute, None) is not None:
+            OnceLogger(logger).warning(
+                "%s: this release does not enforce %s; set the time-out of the client that the step uses",
+                type(transaction).__qualname__,
+                attribute,
+            )
     if transaction.on_unknown not in _ON_UNKNOWN:
         raise InvalidTransaction(f"{name}: on_unknown is {transaction.on_unknown!r}: choose one of {_ON_UNKNOWN}")
     for attribute in ("retry", "compensation_retry"):

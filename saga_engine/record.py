@@ -12,8 +12,12 @@ from connect.eaas.core.responses import BackgroundResponse
 from saga_engine.codec import decode_json
 from saga_engine.decider import Phase, State, StepState, full_id
 from saga_engine.journal import Header, Response, SagaStatus, StepStatus
+from saga_engine.recorded import as_text
 
-__all__ = ["SagaRecord", "StepRecord", "as_record", "error_text", "from_response", "to_response"]
+#: What is kept of a response's text, in characters; Connect shows less.
+OUTPUT_CHARS_MAX = 16_000
+
+__all__ = ["OUTPUT_CHARS_MAX", "SagaRecord", "StepRecord", "as_record", "error_text", "from_response", "to_response"]
 
 
 @dataclass(frozen=True)
@@ -147,4 +151,4 @@ def from_response(response: BackgroundResponse) -> Response:
     if status == "reschedule":
         return Response("reschedule", countdown_s=float(response.countdown))
     output = response.output
-    return Response(status, None if output is None else str(output))  # type: ignore[arg-type]  # checked by outcome
+    return Response(status, None if output is None else as_text(str(output), OUTPUT_CHARS_MAX))  # type: ignore[arg-type]  # checked by outcome

@@ -6,14 +6,13 @@ import importlib
 import traceback
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from saga_engine.codec import decode_json, encode_json
 from saga_engine.errors import LimitReached, NotJSON, RecordedError
 from saga_engine.journal import ABSENT, ErrorRecord
 
-__all__ = ["record_error", "rebuild_error"]
+__all__ = ["as_text", "record_error", "rebuild_error"]
 
 _MESSAGE_CHARS_MAX = 4_000
 _TRACEBACK_CHARS_MAX = 16_000
@@ -26,8 +25,8 @@ def record_error(error: BaseException) -> ErrorRecord:
     text = "".join(traceback.format_exception(kind, error, error.__traceback__))
     return ErrorRecord(
         type=f"{kind.__module__}.{kind.__qualname__}",
-        message=_message(error)[:_MESSAGE_CHARS_MAX],
-        traceback=text[-_TRACEBACK_CHARS_MAX:],
+        message=as_text(_message(error), _MESSAGE_CHARS_MAX),
+        traceback=as_text(text[-_TRACEBACK_CHARS_MAX:], _TRACEBACK_CHARS_MAX),
         args=_json_or_absent(list(error.args)),
         attributes=_json_or_absent(_json_attributes(error)),
     )
@@ -37,6 +36,11 @@ def _json_attributes(error: BaseException) -> dict[str, Any]:
     """Keep each attribute that is JSON: a response object beside it must not cost us the status."""
     attributes = getattr(error, "__dict__", {})
     return {name: value for name, value in attributes.items() if bytes(_json_or_absent(value))}
+
+
+def as_text(text: str, chars_max: int) -> str:
+    """Cut a text, and replace what is no Unicode (a file name with stray bytes) and could not be journaled."""
+    return text[:chars_max].encode("utf-8", "replace").decode("utf-8")
 
 
 def _message(error: BaseException) -> str:
@@ -65,7 +69,7 @@ def rebuild_error(record: ErrorRecord) -> Exception:
         error.args = tuple(arguments)
         if bytes(record.attributes):
             error.__dict__.update(decode_json(record.attributes))
-    except (TypeError, AttributeError, msgspec.MsgspecError):  # a __new__ with a will of its own
+    except Exception:  # a __new__ with a will of its own, which may raise anything
         return RecordedError(record.message, record.type, record.traceback)
     return error
 
