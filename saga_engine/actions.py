@@ -23,10 +23,9 @@ __all__ = ["Action", "Ask", "Compensate", "Execute", "Finish", "Park", "Probe", 
 
 
 class Ask(Struct, frozen=True):
-    """Ask the step's `should_execute`; `again` when it ran before and waited since (S3, S6)."""
+    """Ask the step's `should_execute`, before it first starts or after it waited (S3, S6)."""
 
     step: str
-    again: bool = False
 
 
 class Execute(Struct, frozen=True):

@@ -715,10 +715,8 @@ def _advance(state: State, planned: PlanStep, step: StepState) -> Action | None:
     """Tell what a step whose needs are over does next; None while it is in flight."""
     if step.is_probing or step.phase is Phase.RUNNING:
         return None
-    if step.phase is Phase.PENDING:
+    if step.phase in (Phase.PENDING, Phase.WOKEN):
         return Ask(planned.name)
-    if step.phase is Phase.WOKEN:
-        return Ask(planned.name, again=True)
     if step.phase is Phase.SUSPENDED:
         return _suspended(state, planned, step)
     if step.phase is Phase.PARKED:
@@ -733,7 +731,7 @@ def _advance(state: State, planned: PlanStep, step: StepState) -> Action | None:
 
 def _suspended(state: State, planned: PlanStep, step: StepState) -> Action:
     if step.due_at is not None and step.due_at <= state.at:
-        return Ask(planned.name, again=True)
+        return Ask(planned.name)
     return Wait(step.due_at, "step", step.response, planned.name)
 
 
@@ -742,7 +740,7 @@ def _retrying(state: State, planned: PlanStep, step: StepState) -> Action:
     if state.at < step.retry_at:
         return Wait(step.retry_at, "retry", step=planned.name)
     if step.is_unasked:
-        return Ask(planned.name, again=bool(step.order))
+        return Ask(planned.name)
     if planned.probed and step.answer is None and step.may_have_effect:
         return Probe(planned.name)
     return Execute(planned.name, step.attempts + 1)

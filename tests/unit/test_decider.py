@@ -214,21 +214,21 @@ def test_S03_a_step_that_is_not_wanted_is_skipped_and_what_needs_it_goes_on() ->
 def test_S06_a_rescheduled_step_waits_until_it_is_due_and_is_then_asked_again() -> None:
     state = after(begun("a"), ran("a"), suspended("a", due_at=NOW + 60))
     assert only(state) == Wait(NOW + 60, "step", LATER, "a")
-    assert only(after(state, elapsed(NOW + 60))) == Ask("a", again=True)
+    assert only(after(state, elapsed(NOW + 60))) == Ask("a")
 
 
 def test_S06_a_delivery_ends_the_wait_that_a_step_asked_for() -> None:
     state = after(begun("a"), ran("a"), suspended("a", due_at=NOW + 60), released(due_at=NOW + 60))
     assert state.status is SagaStatus.SUSPENDED
     woken = after(state, DELIVERED)
-    assert (woken.status, only(woken)) == (SagaStatus.RUNNING, Ask("a", again=True))
+    assert (woken.status, only(woken)) == (SagaStatus.RUNNING, Ask("a"))
 
 
 def test_a_resumption_ends_only_the_waits_that_are_due() -> None:
     state = after(begun("a"), ran("a"), suspended("a", due_at=NOW + 60), released(due_at=NOW + 60))
     early = after(state, DriveResumed(at=NOW + 59, drive="e"))
     assert only(early) == Wait(NOW + 60, "step", LATER, "a")
-    assert only(after(state, DriveResumed(at=NOW + 60, drive="e"))) == Ask("a", again=True)
+    assert only(after(state, DriveResumed(at=NOW + 60, drive="e"))) == Ask("a")
 
 
 def test_S07_a_skip_ends_the_execution_skipped_if_nothing_has_had_an_effect() -> None:
@@ -280,7 +280,7 @@ def test_S03_a_step_whose_predicate_raised_is_asked_again() -> None:
 
 def test_S03_a_step_whose_predicate_raised_after_a_wait_is_asked_again_as_one_that_ran() -> None:
     state = after(begun("a"), ran("a"), suspended("a"), DELIVERED)
-    assert only(after(state, failed("a", retry_at=NOW, effect="none", is_unasked=True))) == Ask("a", again=True)
+    assert only(after(state, failed("a", retry_at=NOW, effect="none", is_unasked=True))) == Ask("a")
 
 
 def test_S09_a_step_with_a_probe_is_probed_before_each_retry_and_at_give_up() -> None:
@@ -356,7 +356,7 @@ def test_J08_a_step_that_broke_a_limit_parks_instead_of_being_undone() -> None:
 
 def test_J08_reschedules_beyond_the_limit_park_the_first_unfinished_step() -> None:
     state = after(begun("a", "b", reschedules_max=1), *done("a"), ran("b"), suspended("b"), DELIVERED)
-    assert only(state) == Ask("b", again=True)
+    assert only(state) == Ask("b")
     state = after(state, ran("b", 2), suspended("b"))
     assert only(state) == Park("b", "reschedules_max (1) reached", "it waits for what never comes; then saga resolve")
 
@@ -542,7 +542,7 @@ def test_S10_a_failing_step_whose_undo_asks_for_time_runs_again_later() -> None:
     state = not_lost_yet()
     assert state.turned_back is None
     assert only(state) == Wait(NOW + 60, "step", LATER, "a")
-    assert only(after(state, elapsed(NOW + 60))) == Ask("a", again=True)
+    assert only(after(state, elapsed(NOW + 60))) == Ask("a")
 
 
 def test_S10_after_a_cancel_or_the_deadline_the_same_answer_only_puts_the_undo_off() -> None:
@@ -612,14 +612,14 @@ def test_S19_a_signal_wakes_the_step_that_waits_for_it_and_lands_in_the_state() 
     other = after(state, SignalReceived(at=NOW, name="stop", payload=Raw(b"1")))
     assert isinstance(only(other), Wait)
     woken = after(other, SignalReceived(at=NOW, name="go", payload=Raw(b"2")))
-    assert only(woken) == Ask("a", again=True)
+    assert only(woken) == Ask("a")
     assert bytes(woken.data) == b'{"x":1,"go":2}'
     assert [s.name for s in woken.signals] == ["stop"]
 
 
 def test_S31_a_signal_that_came_early_is_kept_until_it_is_waited_for() -> None:
     state = after(begun("a"), SignalReceived(at=NOW, name="go", payload=Raw(b"2")), ran("a"))
-    assert only(after(state, suspended("a", signal="go"))) == Ask("a", again=True)
+    assert only(after(state, suspended("a", signal="go"))) == Ask("a")
 
 
 # --- parked -------------------------------------------------------------------------------------------------------
