@@ -234,8 +234,9 @@ def _create(path: Path) -> None:
 def _adopt(connection: sqlite3.Connection, path: Path) -> None:
     """Make sure that the file is ours before anything in it changes, and bring it up to date."""
     known = migrations()
-    _version(connection, path, known)
-    _check_whole(connection, path)
+    with _one_moment(connection):
+        _version(connection, path, known)
+        _check_whole(connection, path)
     # SQLite does not wait here by itself while another process does the same.
     _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
@@ -247,10 +248,12 @@ def _adopt(connection: sqlite3.Connection, path: Path) -> None:
 
 def _version(connection: sqlite3.Connection, path: Path, known: dict[int, str]) -> int:
     """Give the version of the file, 0 for an empty one; refuse what is not ours or newer than this release."""
-    version: int = _pragma(connection, "user_version")
-    application_id: int = _pragma(connection, "application_id")
+    with _one_moment(connection):
+        version = _pragma(connection, "user_version")
+        application_id = _pragma(connection, "application_id")
+        schema_version = _pragma(connection, "schema_version")
     is_ours = application_id == APPLICATION_ID and version > 0
-    if not is_ours and (application_id or version or _pragma(connection, "schema_version")):
+    if not is_ours and (application_id or version or schema_version):
         raise _foreign(path)
     if version > max(known):
         raise NewerJournal(
@@ -258,6 +261,21 @@ def _version(connection: sqlite3.Connection, path: Path, known: dict[int, str]) 
             f"or open another journal"
         )
     return version
+
+
+@contextmanager
+def _one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read everything inside as of one moment: another process may be making this file a journal right now."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        # The first read is what takes the moment.
+        _patiently(lambda: connection.execute("SELECT count(*) FROM sqlite_master"))
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _check_whole(connection: sqlite3.Connection, path: Path) -> None:

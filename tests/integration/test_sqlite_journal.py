@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -640,6 +641,25 @@ def test_J07_several_processes_create_one_file(path: Path, url: str) -> None:
         assert each.answer().startswith("started")
     assert [each.end() for each in puppets] == [0] * 5
     assert look(path, "SELECT count(*) FROM executions") == [(5,)]
+
+
+def test_J07_a_file_that_becomes_a_journal_while_it_is_looked_at_is_not_taken_for_a_foreign_one(
+    path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = sqlite_file._pragma
+    pragmas = []
+
+    def create_after_the_first_look(connection: sqlite3.Connection, name: str) -> int:
+        value = looked(connection, name)
+        if not pragmas:
+            with closing(sqlite3.connect(path, timeout=0)) as other, suppress(sqlite3.OperationalError):
+                other.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")
+        pragmas.append(name)
+        return value
+
+    monkeypatch.setattr(sqlite_file, "_pragma", create_after_the_first_look)
+    open_journal(url).close()
+    assert pragmas[:2] == ["user_version", "application_id"]
 
 
 def test_a_writer_that_never_ends_makes_the_journal_unavailable(
