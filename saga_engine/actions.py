@@ -15,11 +15,26 @@ from saga_engine.journal import (
     SagaEnded,
     SagaParked,
     SagaStatus,
+    SignalAwaited,
+    SignalMissed,
     StepParked,
     StepStarted,
 )
 
-__all__ = ["Action", "Ask", "Compensate", "Execute", "Finish", "Park", "Probe", "Refuse", "TurnBack", "Wait"]
+__all__ = [
+    "Action",
+    "Ask",
+    "Await",
+    "Compensate",
+    "Execute",
+    "Finish",
+    "Miss",
+    "Park",
+    "Probe",
+    "Refuse",
+    "TurnBack",
+    "Wait",
+]
 
 
 class Ask(Struct, frozen=True):
@@ -69,7 +84,7 @@ class Compensate(Struct, frozen=True):
 class TurnBack(Struct, frozen=True):
     """Begin to compensate."""
 
-    cause: Literal["failed", "cancelled", "deadline", "interrupted"]
+    cause: Literal["failed", "cancelled", "deadline", "interrupted", "conflict", "undo"]
     step: str | None = None
 
     def begin(self, at: float) -> Entry:
@@ -104,15 +119,36 @@ class Finish(Struct, frozen=True):
         return SagaEnded(at=at, status=self.status, response=self.response)
 
 
+class Await(Struct, frozen=True):
+    """Let the step, a `WaitFor`, begin to wait for its signal, at most so many seconds (None: without a limit)."""
+
+    step: str
+    timeout_s: float | None
+
+    def begin(self, at: float) -> Entry:
+        """Give the entry that records it."""
+        return SignalAwaited(at=at, step=self.step, due_at=None if self.timeout_s is None else at + self.timeout_s)
+
+
+class Miss(Struct, frozen=True):
+    """The step's signal did not come in time (S31)."""
+
+    step: str
+
+    def begin(self, at: float) -> Entry:
+        """Give the entry that records it."""
+        return SignalMissed(at=at, step=self.step)
+
+
 class Wait(Struct, frozen=True):
     """Nothing can go on before `until` (Unix seconds; None: before a delivery or a signal).
 
-    `cause` is "retry" for the engine's own waits, which a delivery does not end, "raised" when mode select gives
-    the caller the exception of `step`.
+    `cause` is "retry" for the engine's own waits and "signal" for a `WaitFor`, which a delivery does not end,
+    "exclusive" for an exclusive right, "raised" when mode select gives the caller the exception of `step`.
     """
 
     until: float | None
-    cause: Literal["step", "retry", "compensation", "raised"]
+    cause: Literal["step", "retry", "compensation", "raised", "signal", "exclusive"]
     told: Response | None = None
     step: str | None = None
 
@@ -121,4 +157,4 @@ class Refuse(Struct, frozen=True):
     """Mode select: no step applies to this delivery; nothing is journaled."""
 
 
-Action = Ask | Execute | Probe | Compensate | TurnBack | Park | Finish | Wait | Refuse
+Action = Ask | Execute | Probe | Compensate | Await | Miss | TurnBack | Park | Finish | Wait | Refuse

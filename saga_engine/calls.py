@@ -7,15 +7,17 @@ in a thread, and each async part of it is handed to a loop through a *bridge*.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextvars import Token
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import structlog
 
 from middleware import is_async
@@ -32,11 +34,16 @@ _Tokens = tuple[Token[SagaContext | None], Mapping[str, Token[Any]]]
 
 @dataclass(slots=True)
 class Result:
-    """What user code gave: a value or an exception. `is_reached`: the step itself was called, not only middlewares."""
+    """What user code gave: a value or an exception.
+
+    `is_reached`: the step itself was called, not only middlewares. `is_abandoned`: it timed out and still runs, so
+    that what it does from now on is an effect that comes late.
+    """
 
     value: Any = None
     error: Exception | None = None
     is_reached: bool = True
+    is_abandoned: bool = False
 
 
 class Call:
@@ -47,43 +54,75 @@ class Call:
         step: the step.
         arguments: what the operation is called with: the request, and for compensate the error.
         middlewares: what wraps it, outermost first; only `execute` is wrapped.
+        attempt: the number of the attempt, from 1.
+        undone: how often the step was undone before; it tells under which idempotency key this attempt runs.
+
+    Attributes:
+        is_reached: whether the step itself was called, and not only middlewares.
     """
 
-    __slots__ = ("_is_reached", "arguments", "attempt", "middlewares", "operation", "step")
+    __slots__ = (
+        "_context", "_nested", "_transaction", "arguments", "attempt", "is_reached", "middlewares", "operation", "step",
+        "undone",
+    )  # fmt: skip
 
     def __init__(
-        self, operation: str, step: Step, arguments: tuple[Any, ...], middlewares: Sequence[Any], attempt: int
+        self,
+        operation: str,
+        step: Step,
+        arguments: tuple[Any, ...],
+        middlewares: Sequence[Any],
+        attempt: int,
+        *,
+        undone: int = 0,
     ) -> None:
         self.operation = operation
         self.step = step
         self.arguments = arguments
         self.middlewares = middlewares
         self.attempt = attempt
-        self._is_reached = not middlewares
+        self.undone = undone
+        self.is_reached = not middlewares
+        # The step gets others after an attempt that was abandoned; this call keeps what it was made with.
+        self._transaction, self._context = step.transaction, step.context
+        #: what async middlewares had to have run in further threads
+        self._nested: list[Future[Any]] = []
 
     @property
     def is_native_async(self) -> bool:
         """Tell whether every part of it is a coroutine function."""
-        transaction = self.step.transaction
+        transaction = self._transaction
         if self.operation in vars(transaction):
             return is_async(self._function) and all(is_async(m) for m in self.middlewares)
         return _is_async_method(type(transaction), self.operation) and all(is_async(m) for m in self.middlewares)
 
     @property
+    def timeout_s(self) -> float | None:
+        """How many seconds it may take; None: there is no limit."""
+        return None if self.operation == "should_execute" else self._transaction.timeout_s
+
+    @property
+    def abandon_s(self) -> float:
+        """For how many seconds after its time-out it is waited for before it is given up."""
+        return self._transaction.abandon_s
+
+    @property
     def _function(self) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(self.step.transaction, self.operation)
+        function: Callable[..., Any] = getattr(self._transaction, self.operation)
         return function
 
     def run(self, bridge: Bridge) -> Result:
-        """Call it in this thread."""
+        """Call it in this thread; returns when nothing of it runs any more."""
         tokens = self._enter()
         try:
             value = self._told(self._plain_stack(bridge)(*self.arguments))
         except Exception as error:
-            return Result(error=error, is_reached=self._is_reached)
+            return Result(error=error, is_reached=self.is_reached)
         finally:
+            if self._nested:
+                wait(self._nested)  # a middleware that was cancelled does not wait for the plain step in it
             _leave(tokens)
-        return Result(value, is_reached=self._is_reached)
+        return Result(value, is_reached=self.is_reached)
 
     async def arun(self) -> Result:
         """Call it on this event loop; only if it `is_native_async`."""
@@ -91,10 +130,10 @@ class Call:
         try:
             value = self._told(await self._async_stack()(*self.arguments))
         except Exception as error:
-            return Result(error=error, is_reached=self._is_reached)
+            return Result(error=error, is_reached=self.is_reached)
         finally:
             _leave(tokens)
-        return Result(value, is_reached=self._is_reached)
+        return Result(value, is_reached=self.is_reached)
 
     def _told(self, value: Any) -> Any:
         """Take an answer to `should_execute` for true or false here, where what that raises is the step's."""
@@ -102,7 +141,7 @@ class Call:
 
     def _enter(self) -> _Tokens:
         """Make the step's context current, for `current_context()` and for every structlog logger."""
-        context = self.step.context
+        context = self._context
         context.operation = self.operation
         context.attempt = self.attempt
         bound = structlog.contextvars.bind_contextvars(
@@ -112,17 +151,28 @@ class Call:
 
     def _plain_stack(self, bridge: Bridge) -> Callable[..., Any]:
         def innermost(*arguments: Any) -> Any:
-            self._is_reached = True
+            self.is_reached = True
             return _settle(self._function(*arguments), bridge)
 
         nxt: Callable[..., Any] = innermost
         for middleware in reversed(self.middlewares):
-            nxt = _plain_link(middleware, nxt, bridge)
+            nxt = self._plain_link(middleware, nxt, bridge)
         return nxt
+
+    def _plain_link(self, middleware: Any, nxt: Callable[..., Any], bridge: Bridge) -> Callable[..., Any]:
+        if not is_async(middleware):
+            return lambda request: _settle(middleware(request, nxt), bridge)
+
+        async def awaited_nxt(request: dict[str, Any]) -> Any:
+            nested = _in_thread(nxt, request)
+            self._nested.append(nested)
+            return await asyncio.wrap_future(nested)
+
+        return lambda request: bridge(middleware(request, awaited_nxt))
 
     def _async_stack(self) -> Callable[..., Awaitable[Any]]:
         async def innermost(*arguments: Any) -> Any:
-            self._is_reached = True
+            self.is_reached = True
             return await self._function(*arguments)
 
         nxt: Callable[..., Awaitable[Any]] = innermost
@@ -146,15 +196,21 @@ def _settle(value: Any, bridge: Bridge) -> Any:
     return bridge(value) if inspect.isawaitable(value) else value
 
 
-def _plain_link(middleware: Any, nxt: Callable[..., Any], bridge: Bridge) -> Callable[..., Any]:
-    if not is_async(middleware):
-        return lambda request: _settle(middleware(request, nxt), bridge)
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Run plain code in a thread of its own: layers that wait for each other must not share a number of threads."""
+    over: Future[Any] = Future()
+    over.set_running_or_notify_cancel()  # whoever stops waiting for it does not stop it
 
-    async def awaited_nxt(request: dict[str, Any]) -> Any:
-        # A limiter of its own: layers that wait for each other must not share a number of threads.
-        return await anyio.to_thread.run_sync(nxt, request, limiter=anyio.CapacityLimiter(1))
+    def run() -> None:
+        try:
+            value = function(*arguments)
+        except BaseException as error:
+            over.set_exception(error)
+        else:
+            over.set_result(value)
 
-    return lambda request: bridge(middleware(request, awaited_nxt))
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="saga-nested", daemon=True).start()
+    return over
 
 
 def _async_link(middleware: Any, nxt: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

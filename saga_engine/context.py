@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from saga_engine.errors import NoContext, NotAllowed
+from saga_engine.errors import AttemptAbandoned, NoContext, NotAllowed
 
 __all__ = ["SagaContext", "current_context", "idempotency_key"]
 
@@ -40,6 +40,7 @@ class SagaContext:
         step: str,
         state: dict[str, Any],
         *,
+        path: str = "",
         attempt: int = 1,
         operation: str = "execute",
         undone: int = 0,
@@ -49,10 +50,14 @@ class SagaContext:
         self.saga_id = saga_id
         self.saga = saga
         self.step = step
+        #: the step's name in the plan, which in a child saga begins with the child's
+        self.path = path or step
         self._state = state
         self.attempt = attempt
         self.operation = operation
         self.undone = undone
+        #: how often the step had been undone when the effect came about that is probed or undone now
+        self.undone_before_effect: int | None = None
         self._remaining_s = remaining_s
         self._save = save
 
@@ -79,7 +84,8 @@ class SagaContext:
     @property
     def execute_key(self) -> str:
         """The idempotency key that the step's `execute` has or had."""
-        return idempotency_key(self.saga_id, self.step, "execute", self.undone)
+        undone = self.undone if self.undone_before_effect is None else self.undone_before_effect
+        return idempotency_key(self.saga_id, self.step, "execute", undone)
 
     def remaining_s(self) -> float:
         """Give the seconds left of this delivery's budget, at least 0; infinity if there is no budget."""
@@ -92,10 +98,19 @@ class SagaContext:
 
         Raises:
             NotAllowed: in `should_execute`, which is asked before anything is journaled.
+            AttemptAbandoned: the attempt timed out, and was given up.
         """
         if self._save is None or self.operation == "should_execute":
             raise NotAllowed("context.save() is for execute, compensate and probe: move it there")
         self._save(self)
+
+    def abandon(self) -> None:
+        """Cut the attempt off that uses this context: it was given up, and nothing of it is journaled any more."""
+
+        def refuse(context: SagaContext) -> None:
+            raise AttemptAbandoned()
+
+        self._save = refuse
 
     async def asave(self) -> None:
         """Do what `save` does without blocking the event loop."""

@@ -1,8 +1,9 @@
 """The decider: the only code that knows the rules of a saga. Pure: no clock, no I/O, no randomness.
 
-    evolve(state, entry) -> state       what an entry means
+    evolve(state, entry) -> state       what an entry means (saga_engine.evolution)
     decide(state)        -> actions     what comes next, given all that happened
     answer(state, now)   -> response    what to tell the caller about it
+    preview(state)       -> undos       what would be undone, in which order, if it failed now
 
 Time reaches it only as the `at` of entries, so the same entries always give the same decision. A driver loops:
 decide, carry the actions out, turn each result into an entry, evolve.
@@ -13,55 +14,52 @@ Invariants:
   is in flight `decide` does not ask for it again. `Ask` and `Wait` are level-triggered: they leave no entry.
 - A step that started is never pending again, save in mode select, and ends completed, compensated, failed without
   effect, or parked (S16).
-- Undo goes from the failing steps to the others by latest first start, one at a time (S9, S21).
+- Undo goes from the failing steps to the others by latest first start, one at a time (S9, S21). A child saga in which
+  a step failed is undone before what is around it (S22).
 - Steps form a graph by `needs`; a chain is a graph in which each step needs the one before. `decide` starts
-  whatever is ready, so branches need no further rule here or in the drivers' loop.
+  whatever is ready, so branches and children need no further rule in the drivers' loop.
+- Once the pivot may have been passed, nothing turns back (S20).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
-import msgspec
-from msgspec import Raw
+from msgspec import Struct
 from msgspec.structs import replace
 
-from saga_engine.actions import Action, Ask, Compensate, Execute, Finish, Park, Probe, Refuse, TurnBack, Wait
+from saga_engine.actions import (
+    Action,
+    Ask,
+    Await,
+    Compensate,
+    Execute,
+    Finish,
+    Miss,
+    Park,
+    Probe,
+    Refuse,
+    TurnBack,
+    Wait,
+)
+from saga_engine.evolution import (
+    UNDO_UNDER_WAY,
+    evolve,
+    has_passed_pivot,
+    is_past_deadline,
+    is_pivot_uncertain,
+    replay,
+    undo_of,
+)
 from saga_engine.journal import (
-    CancelRequested,
     CompensationBegun,
-    CompensationDeclined,
-    CompensationFailed,
-    CompensationStarted,
-    CompensationSuspended,
-    DriveInterrupted,
-    DriveResumed,
-    Entry,
-    ParkedStepResolved,
+    ErrorRecord,
     PlanStep,
-    ProbeStarted,
-    RequestDelivered,
     Response,
-    SagaEnded,
-    SagaParked,
-    SagaStarted,
     SagaStatus,
-    SagaSuspended,
-    SignalReceived,
     SkipAnswered,
-    StateSaved,
-    StepCompensated,
-    StepCompleted,
-    StepFailed,
-    StepNotSelected,
-    StepParked,
-    StepProbed,
-    StepSkipped,
-    StepStarted,
-    StepSuspended,
-    TakenOver,
-    WaitElapsed,
+    UndoOrdered,
 )
 from saga_engine.state import Phase, State, StepState
 from transactions import Kind
@@ -70,9 +68,11 @@ from transactions import Probe as ProbeAnswer
 __all__ = [
     "Action",
     "Ask",
+    "Await",
     "Compensate",
     "Execute",
     "Finish",
+    "Miss",
     "Park",
     "Phase",
     "Probe",
@@ -80,475 +80,32 @@ __all__ = [
     "State",
     "StepState",
     "TurnBack",
+    "Undo",
     "Wait",
     "answer",
     "decide",
     "evolve",
     "full_id",
     "is_early",
+    "preview",
     "replay",
+    "wakes_at",
 ]
 
 #: Connect's shortest countdown; see `connect.eaas.core.responses.BackgroundResponse`.
 COUNTDOWN_MIN_S = 30.0
 
+#: How often an execution looks again for an exclusive right that nobody told it was free.
+EXCLUSIVE_POLL_S = 300.0
+
 DONE = Response("success")
 
-
-_UNDO_UNDER_WAY = (
-    Phase.UNDOING,
-    Phase.UNDO_INTERRUPTED,
-    Phase.UNDO_RETRYING,
-    Phase.UNDO_EXHAUSTED,
-    Phase.UNDO_DECLINED,
-    Phase.UNDO_SUSPENDED,
-    Phase.UNDO_WOKEN,
-)
 _UNFINISHED = (Phase.INTERRUPTED, Phase.RETRYING, Phase.SUSPENDED, Phase.WOKEN, Phase.FAILED, Phase.COMPLETED)
+#: Stands beside the phases' flags for a step whose probe is in flight.
+_PROBING = 1 << len(Phase)
+_IN_FLIGHT = Phase.RUNNING.bit | Phase.UNDOING.bit | _PROBING
 #: Forward, these are looked into before anything else.
-_TROUBLE = (Phase.FAILED, Phase.UNDONE, Phase.INTERRUPTED)
-
-
-# --- evolve -------------------------------------------------------------------------------------------------------
-
-
-def replay(entries: Iterator[Entry] | tuple[Entry, ...]) -> State:
-    """Fold the entries of one execution, of which the first is its `SagaStarted`."""
-    iterator = iter(entries)
-    first = next(iterator)
-    assert isinstance(first, SagaStarted), "the first entry of an execution is SagaStarted"
-    state = start(first)
-    for entry in iterator:
-        state = evolve(state, entry)
-    return state
-
-
-def start(entry: SagaStarted) -> State:
-    """Give the state of an execution that has just started."""
-    return State(
-        saga=entry.saga,
-        saga_path=entry.saga_path,
-        saga_id=entry.saga_id,
-        generation=entry.generation,
-        plan=entry.plan,
-        policy=entry.policy,
-        steps={step.name: StepState() for step in entry.plan.steps},
-        first_request=entry.request,
-        request=entry.request,
-        data=Raw(b"{}"),
-        at=entry.at,
-        started_at=entry.at,
-    )
-
-
-def evolve(state: State, entry: Entry) -> State:
-    """Give the state after the entry. Entries that no longer apply change nothing but the count and the time."""
-    change = _EVOLVE[type(entry)](state, entry)
-    change["entries"] = state.entries + 1
-    if entry.at > state.at:  # a clock that goes backward never takes time back from a state
-        change["at"] = entry.at
-    return replace(state, **change)
-
-
-def _carry(entry: Any) -> dict[str, Any]:
-    """Take over the request and the state that an outcome carries (S18)."""
-    change: dict[str, Any] = {}
-    if bytes(entry.request):
-        change["request"] = entry.request
-    if bytes(entry.state):
-        change["data"] = entry.state
-    return change
-
-
-def _with(state: State, step: str, **change: Any) -> dict[str, StepState]:
-    steps = dict(state.steps)
-    steps[step] = replace(steps[step], **change)
-    return steps
-
-
-def _on_request_delivered(state: State, entry: Any) -> dict[str, Any]:
-    change: dict[str, Any] = {"steps": _wake(state, lambda step: True), "told": None}
-    if bytes(entry.request):
-        change["request"] = entry.request
-    return _running(state, change)
-
-
-def _on_drive_resumed(state: State, entry: Any) -> dict[str, Any]:
-    steps = _wake(state, lambda step: step.due_at is not None and step.due_at <= entry.at)
-    return _running(state, {"steps": steps, "told": None})
-
-
-def _running(state: State, change: dict[str, Any]) -> dict[str, Any]:
-    change["due_at"] = None
-    # Only a person's resolution sets a parked one going, and nothing one that ended.
-    change["is_released"] = state.parked is not None or state.status.is_ended
-    if state.status is SagaStatus.SUSPENDED:
-        change["status"] = SagaStatus.RUNNING
-    return change
-
-
-def _wake(state: State, is_over: Callable[[StepState], bool]) -> Mapping[str, StepState]:
-    """End the waits that steps asked for; in mode select every delivery chooses anew (S26)."""
-    if state.plan.mode == "select":
-        return {name: _reselectable(step) for name, step in state.steps.items()}
-    return {name: _woken(step) if is_over(step) else step for name, step in state.steps.items()}
-
-
-def _woken(step: StepState) -> StepState:
-    if step.phase is Phase.SUSPENDED:
-        return replace(step, phase=Phase.WOKEN)
-    if step.phase is Phase.UNDO_SUSPENDED:
-        return replace(step, phase=Phase.UNDO_WOKEN)
-    return step
-
-
-def _reselectable(step: StepState) -> StepState:
-    if step.phase.is_over or step.phase in (Phase.PARKED, Phase.UNDO_INTERRUPTED):
-        return step
-    return replace(step, phase=Phase.PENDING, is_passed_over=False, is_probing=False, undo_of=None)
-
-
-def _on_interruption(state: State, entry: Any) -> dict[str, Any]:
-    steps = {name: _interrupted(step, _is_read_only(state, name)) for name, step in state.steps.items()}
-    if state.plan.mode == "select":
-        steps = {name: _reselectable(step) for name, step in steps.items()}
-    return {"steps": steps, "recoveries": state.recoveries + 1, "is_released": False}
-
-
-def _interrupted(step: StepState, is_read_only: bool) -> StepState:
-    if step.phase is Phase.RUNNING:
-        return replace(
-            step,
-            phase=Phase.INTERRUPTED,
-            failures=step.failures + 1,
-            may_have_effect=not is_read_only,
-            answer=None,
-        )
-    if step.phase is Phase.UNDOING:
-        return replace(step, phase=Phase.UNDO_INTERRUPTED)
-    return replace(step, is_probing=False)
-
-
-def _on_taken_over(state: State, entry: Any) -> dict[str, Any]:
-    return _running(state, _on_interruption(state, entry))
-
-
-def _on_wait_elapsed(state: State, entry: Any) -> dict[str, Any]:
-    return {}
-
-
-def _on_saga_suspended(state: State, entry: Any) -> dict[str, Any]:
-    status = SagaStatus.COMPENSATING if state.turned_back else SagaStatus.SUSPENDED
-    return {"status": status, "is_released": True, "due_at": entry.due_at, "told": entry.told}
-
-
-def _on_saga_ended(state: State, entry: Any) -> dict[str, Any]:
-    steps = {
-        name: replace(step, phase=Phase.SKIPPED) if step.phase is Phase.PENDING and state.skipped else step
-        for name, step in state.steps.items()
-    }
-    return {"status": entry.status, "response": entry.response, "is_released": True, "steps": steps}
-
-
-def _on_saga_parked(state: State, entry: Any) -> dict[str, Any]:
-    return {"status": SagaStatus.PARKED, "parked": entry, "is_released": True}
-
-
-def _on_step_skipped(state: State, entry: Any) -> dict[str, Any]:
-    steps = _with(state, entry.step, phase=Phase.SKIPPED, finished_at=entry.at)
-    return {"steps": steps, "recoveries": 0}
-
-
-def _on_step_not_selected(state: State, entry: Any) -> dict[str, Any]:
-    return {"steps": _with(state, entry.step, is_passed_over=True)}
-
-
-def _on_step_started(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    first: dict[str, Any] = {}
-    started = state.started
-    if not step.order:
-        started += 1
-        first = {"order": started}
-    steps = _with(
-        state,
-        entry.step,
-        phase=Phase.RUNNING,
-        attempts=step.attempts + 1,
-        is_unasked=False,
-        answer=None,
-        retry_at=None,
-        due_at=None,
-        signal=None,
-        started_at=step.started_at or entry.at,
-        finished_at=None,
-        **first,
-    )
-    return {"steps": steps, "started": started}
-
-
-def _on_step_completed(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    effect = (step.may_have_effect or entry.has_effect) and not _is_read_only(state, entry.step)
-    steps = _with(state, entry.step, phase=Phase.COMPLETED, may_have_effect=effect, finished_at=entry.at, error=None)
-    return {"steps": steps, "recoveries": 0, **_carry(entry)}
-
-
-def _is_read_only(state: State, step: str) -> bool:
-    return next(s.kind is Kind.READ_ONLY for s in state.plan.steps if s.name == step)
-
-
-def _on_skip_answered(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    phase = Phase.COMPLETED if step.may_have_effect else Phase.SKIPPED
-    steps = _with(state, entry.step, phase=phase, finished_at=entry.at, error=None)
-    return {"steps": steps, "skipped": entry, **_carry(entry)}
-
-
-def _on_step_suspended(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    effect = (step.may_have_effect or entry.has_effect) and not _is_read_only(state, entry.step)
-    change: dict[str, Any] = {
-        "steps": _with(
-            state,
-            entry.step,
-            phase=Phase.SUSPENDED,
-            may_have_effect=effect,
-            due_at=entry.due_at,
-            signal=entry.signal,
-            response=entry.response,
-            error=None,
-        ),
-        "recoveries": 0,
-        "reschedules": state.reschedules + 1,
-        **_carry(entry),
-    }
-    if entry.signal is not None:
-        return _take_signals(replace(state, **change), change)
-    return change
-
-
-def _take_signals(state: State, change: dict[str, Any]) -> dict[str, Any]:
-    """Hand each kept signal to the step that waits for it; the payload lands in the state under its name (S19)."""
-    kept, steps, data = [], dict(state.steps), state.data
-    for signal in state.signals:
-        waiting = next((n for n, s in steps.items() if s.phase is Phase.SUSPENDED and s.signal == signal.name), None)
-        if waiting is None:
-            kept.append(signal)
-            continue
-        steps[waiting] = replace(steps[waiting], phase=Phase.WOKEN)
-        data = _set_key(data, signal.name, signal.payload)
-    return {**change, "signals": tuple(kept), "steps": steps, "data": data}
-
-
-def _set_key(data: Raw, key: str, value: Raw) -> Raw:
-    decoded: dict[str, Any] = msgspec.json.decode(data)
-    decoded[key] = msgspec.json.decode(value)
-    return Raw(msgspec.json.encode(decoded))
-
-
-def _on_step_failed(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    effect = (step.may_have_effect or entry.effect == "unknown") and not _is_read_only(state, entry.step)
-    steps = _with(
-        state,
-        entry.step,
-        phase=Phase.FAILED if entry.retry_at is None else Phase.RETRYING,
-        attempts=step.attempts + 1 if entry.is_unasked else step.attempts,
-        failures=step.failures + 1,
-        may_have_effect=effect and not entry.is_refusal,
-        is_unasked=entry.is_unasked,
-        answer=None,
-        retry_at=entry.retry_at,
-        response=None,  # what it told while it waited is not the answer of its undo (S14)
-        error=entry.error,
-        is_refusal=entry.is_refusal,
-        limit=entry.limit,
-        started_at=step.started_at or entry.at,
-        finished_at=entry.at,
-    )
-    return {"steps": steps, **_carry(entry)}
-
-
-def _on_probe_started(state: State, entry: Any) -> dict[str, Any]:
-    return {"steps": _with(state, entry.step, is_probing=True)}
-
-
-def _on_step_probed(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    change: dict[str, Any] = {"is_probing": False, "answer": entry.answer}
-    if entry.answer is ProbeAnswer.NOT_DONE:
-        change["may_have_effect"] = False
-        if state.turned_back:
-            change["phase"] = Phase.FAILED
-    if entry.answer is ProbeAnswer.DONE:
-        effect = not _is_read_only(state, entry.step)
-        change.update(phase=Phase.COMPLETED, may_have_effect=effect, finished_at=entry.at, error=None)
-    recoveries = 0 if entry.answer is ProbeAnswer.DONE else state.recoveries
-    assert step.phase in (Phase.INTERRUPTED, Phase.RETRYING, Phase.FAILED), "only an unknown outcome is probed"
-    return {"steps": _with(state, entry.step, **change), "recoveries": recoveries, **_carry(entry)}
-
-
-def _on_compensation_begun(state: State, entry: Any) -> dict[str, Any]:
-    return {"turned_back": entry, "status": SagaStatus.COMPENSATING}
-
-
-def _on_compensation_started(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    undo_of = step.undo_of or _undo_of(step.phase)
-    steps = _with(
-        state,
-        entry.step,
-        phase=Phase.UNDOING,
-        undo_of=undo_of,
-        undo_attempts=step.undo_attempts + 1,
-        undo_started_at=step.undo_started_at or entry.at,
-        retry_at=None,
-        due_at=None,
-    )
-    return {"steps": steps}
-
-
-def _undo_of(phase: Phase) -> Literal["completed", "failed", "started"]:
-    if phase is Phase.COMPLETED:
-        return "completed"
-    return "failed" if phase is Phase.FAILED else "started"
-
-
-def _on_step_compensated(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    steps = _with(
-        state,
-        entry.step,
-        phase=Phase.UNDONE,
-        undone=step.undone + 1,
-        may_have_effect=False,
-        response=entry.response,
-        undo_error=None,
-        finished_at=entry.at,
-    )
-    return {"steps": steps, "recoveries": 0, **_carry(entry)}
-
-
-def _on_compensation_declined(state: State, entry: Any) -> dict[str, Any]:
-    if state.steps[entry.step].undo_of == "completed" or state.plan.mode == "select":
-        steps = _with(state, entry.step, phase=Phase.UNDO_DECLINED, undo_error=entry.error)
-    else:
-        steps = _with(state, entry.step, phase=Phase.FAILED, may_have_effect=False, finished_at=entry.at)
-    return {"steps": steps, "recoveries": 0, **_carry(entry)}
-
-
-def _on_compensation_failed(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    steps = _with(
-        state,
-        entry.step,
-        phase=Phase.UNDO_EXHAUSTED if entry.retry_at is None else Phase.UNDO_RETRYING,
-        undo_failures=step.undo_failures + 1,
-        undo_error=entry.error,
-        retry_at=entry.retry_at,
-    )
-    return {"steps": steps, **_carry(entry)}
-
-
-def _on_compensation_suspended(state: State, entry: Any) -> dict[str, Any]:
-    change: dict[str, Any] = {"recoveries": 0, "reschedules": state.reschedules + 1, **_carry(entry)}
-    waiting = {"due_at": entry.due_at, "response": entry.response}
-    if _is_not_lost_yet(state, entry):
-        waiting |= {"undo_of": None, "undo_failures": 0, "undo_error": None, "undo_started_at": None}
-        change["steps"] = _with(state, entry.step, phase=Phase.SUSPENDED, signal=None, **waiting)
-        return {**change, "turned_back": None, "status": SagaStatus.RUNNING}
-    change["steps"] = _with(state, entry.step, phase=Phase.UNDO_SUSPENDED, **waiting)
-    return change
-
-
-def _is_not_lost_yet(state: State, entry: Any) -> bool:
-    """Tell whether the failing step's `compensate` may still ask to run the step again (S10)."""
-    if state.plan.mode == "select":
-        return True
-    back = state.turned_back
-    failing = [s for s in state.steps.values() if s.undo_of == "failed" or s.phase is Phase.FAILED]
-    return (
-        back is not None
-        and back.cause == "failed"
-        and state.steps[entry.step].undo_of == "failed"
-        and len(failing) == 1
-        and state.cancelled is None
-        and not _is_past_deadline(state)
-    )
-
-
-def _on_step_parked(state: State, entry: Any) -> dict[str, Any]:
-    return {"steps": _with(state, entry.step, phase=Phase.PARKED, cause=entry.cause, next_action=entry.next_action)}
-
-
-def _on_state_saved(state: State, entry: Any) -> dict[str, Any]:
-    return _carry(entry)
-
-
-def _on_signal_received(state: State, entry: Any) -> dict[str, Any]:
-    signals = (*state.signals, entry)
-    return _take_signals(replace(state, signals=signals), {})
-
-
-def _on_cancel_requested(state: State, entry: Any) -> dict[str, Any]:
-    return {} if state.status.is_ended else {"cancelled": state.cancelled or entry}
-
-
-def _on_parked_step_resolved(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps.get(entry.step)
-    if step is None or step.phase is not Phase.PARKED or state.status.is_ended:
-        return {}
-    return {
-        "steps": _with(state, entry.step, cause=None, next_action=None, failures=0, **_resolution(entry)),
-        "status": SagaStatus.COMPENSATING if state.turned_back else SagaStatus.RUNNING,
-        "parked": None,
-        "is_released": False,
-        "recoveries": 0,
-        "reschedules": 0,
-        "entries_forgiven": state.entries,
-    }
-
-
-def _resolution(entry: ParkedStepResolved) -> dict[str, Any]:
-    if entry.outcome == "done":
-        return {"phase": Phase.COMPLETED, "may_have_effect": True, "finished_at": entry.at}
-    if entry.outcome == "not_done":
-        return {"phase": Phase.INTERRUPTED, "may_have_effect": False, "answer": ProbeAnswer.NOT_DONE}
-    undone = {"may_have_effect": False, "undo_error": None, "response": None, "finished_at": entry.at}
-    return {"phase": Phase.UNDONE, **undone}
-
-
-_EVOLVE: dict[type[Entry], Callable[[State, Any], dict[str, Any]]] = {
-    RequestDelivered: _on_request_delivered,
-    DriveResumed: _on_drive_resumed,
-    TakenOver: _on_taken_over,
-    DriveInterrupted: _on_interruption,
-    WaitElapsed: _on_wait_elapsed,
-    SagaSuspended: _on_saga_suspended,
-    SagaEnded: _on_saga_ended,
-    SagaParked: _on_saga_parked,
-    StepSkipped: _on_step_skipped,
-    StepNotSelected: _on_step_not_selected,
-    StepStarted: _on_step_started,
-    StepCompleted: _on_step_completed,
-    SkipAnswered: _on_skip_answered,
-    StepSuspended: _on_step_suspended,
-    StepFailed: _on_step_failed,
-    ProbeStarted: _on_probe_started,
-    StepProbed: _on_step_probed,
-    CompensationBegun: _on_compensation_begun,
-    CompensationStarted: _on_compensation_started,
-    StepCompensated: _on_step_compensated,
-    CompensationDeclined: _on_compensation_declined,
-    CompensationFailed: _on_compensation_failed,
-    CompensationSuspended: _on_compensation_suspended,
-    StepParked: _on_step_parked,
-    StateSaved: _on_state_saved,
-    SignalReceived: _on_signal_received,
-    CancelRequested: _on_cancel_requested,
-    ParkedStepResolved: _on_parked_step_resolved,
-}
+_TROUBLE = Phase.FAILED.bit | Phase.UNDONE.bit | Phase.INTERRUPTED.bit
 
 
 # --- decide -------------------------------------------------------------------------------------------------------
@@ -558,8 +115,13 @@ def decide(state: State) -> tuple[Action, ...]:
     """Tell what comes next. Nothing, if the execution ended or parked, or if all that can go on is in flight."""
     if state.status.is_ended or state.parked is not None:
         return ()
-    if _is_in_flight(state):
-        return () if state.turned_back or state.plan.mode == "select" else _unless_turning_back(state)
+    phases = _phases(state)
+    if phases & _IN_FLIGHT:
+        return () if state.turned_back or state.plan.mode == "select" else _unless_turning_back(state, phases)
+    if state.denied_by is not None and (denied := _denied(state, state.denied_by)) is not None:
+        return (denied,)
+    if state.undo is not None and state.turned_back is None:
+        return (TurnBack("undo"),)
     limit = _limit_reached(state)
     if limit is not None:
         return (limit,)
@@ -567,20 +129,35 @@ def decide(state: State) -> tuple[Action, ...]:
         return (_select(state),)
     if state.turned_back:
         return (_backward(state, state.turned_back),)
-    return _forward(state)
+    return _forward(state, phases)
 
 
-def _is_in_flight(state: State) -> bool:
+def _phases(state: State) -> int:
+    """Look at all steps at once: the phases that occur, as flags."""
+    found = 0
     for step in state.steps.values():
-        if step.phase is Phase.RUNNING or step.phase is Phase.UNDOING or step.is_probing:
-            return True
-    return False
+        found |= step.phase.bit
+        if step.is_probing:
+            found |= _PROBING
+    return found
 
 
-def _unless_turning_back(state: State) -> tuple[Action, ...]:
-    """While a branch is in flight: start what is ready beside it, unless the execution is about to turn back."""
+def _denied(state: State, by: str) -> Action | None:
+    """Wait for the exclusive right; None: the execution comes to its end without it."""
+    if not state.started:
+        if state.plan.exclusive is not None and state.plan.exclusive.when_held == "refuse":
+            text = f"{by} is under way for {state.plan.exclusive.name!r}: try again when it has ended"
+            return Finish(SagaStatus.COMPENSATED, Response("fail", text))
+        if state.cancelled is not None or is_past_deadline(state):
+            return None
+    told = Response("reschedule", countdown_s=COUNTDOWN_MIN_S)
+    return Wait(state.at + EXCLUSIVE_POLL_S, "exclusive", told)
+
+
+def _unless_turning_back(state: State, phases: int) -> tuple[Action, ...]:
+    """While a branch is in flight: start what is ready beside it, unless the execution is about to stop."""
     ready = tuple(action for action in _ready_actions(state) if not isinstance(action, Wait))
-    if ready and (state.skipped or _reason_to_turn_back(state) or _failed_unprobed(state)):
+    if ready and (state.skipped or phases & Phase.PARKED.bit or _trouble(state) is not None):
         return ()
     return ready
 
@@ -598,10 +175,10 @@ def _limit_reached(state: State) -> Park | None:
 
 
 def _park_unfinished(state: State, limit: str, count_max: int, hint: str) -> Park | None:
-    if _is_any_in(state, (Phase.PARKED,)):
+    if _phases(state) & Phase.PARKED.bit:
         return None
     step = next(_undo_order(state) if state.turned_back else _unfinished(state), None)
-    return None if step is None else _park(step, f"{limit} ({count_max}) reached", hint)
+    return None if step is None else _park(step, f"{limit} ({count_max}) reached", hint, "saga resume")
 
 
 def _unfinished(state: State) -> Iterator[str]:
@@ -610,30 +187,39 @@ def _unfinished(state: State) -> Iterator[str]:
     return iter(sorted(names, key=lambda name: state.steps[name].order == 0))
 
 
-def _park(step: str, cause: str, hint: str) -> Park:
-    return Park(step, cause, f"{hint}; then saga resolve")
+def _park(step: str, cause: str, hint: str, command: str = "saga resolve") -> Park:
+    return Park(step, cause, f"{hint}; then {command}")
 
 
-def _forward(state: State) -> tuple[Action, ...]:
-    if state.cancelled is not None or state.policy.deadline_at is not None or _is_any_in(state, _TROUBLE):
+def _forward(state: State, phases: int) -> tuple[Action, ...]:
+    if phases & _TROUBLE or _may_be_troubled(state):
         trouble = _trouble(state)
         if trouble is not None:
             return (trouble,)
     if state.skipped is not None:
         return (_finish_skipped(state, state.skipped),)
-    actions = tuple(_ready_actions(state))
-    if not actions:
-        return (Finish(SagaStatus.COMPLETED),)
-    for action in actions:
+    starting, waits = [], []
+    for action in _ready_actions(state):
         if isinstance(action, Park):
             return (action,)
-    if _is_any_in(state, (Phase.PARKED,)):
+        if isinstance(action, Wait):
+            waits.append(action)
+        else:
+            starting.append(action)
+    if phases & Phase.PARKED.bit:
         return (_finish_parked(state),)
-    going_on = tuple(a for a in actions if not isinstance(a, Wait))
-    return going_on or (_earliest(state, actions),)
+    if starting:
+        return tuple(starting)
+    return (_earliest(state, waits),) if waits else (Finish(SagaStatus.COMPLETED),)
 
 
 _UNJOURNALED = "what the step did cannot be journaled"
+
+
+def _may_be_troubled(state: State) -> bool:
+    """Tell whether, apart from the steps, there is anything to look into first; mostly there is not."""
+    is_timed = state.policy.deadline_at is not None or (state.scopes and state.shape.timed)
+    return bool(state.cancelled or is_timed or state.conflict)
 
 
 def _trouble(state: State) -> Action | None:
@@ -642,15 +228,40 @@ def _trouble(state: State) -> Action | None:
         if step.phase is Phase.FAILED and step.limit is not None:
             return _park(name, f"{step.limit} reached", _UNJOURNALED)
     unprobed = _failed_unprobed(state)
-    return Probe(unprobed) if unprobed is not None else _reason_to_turn_back(state)
+    if unprobed is not None:
+        return Probe(unprobed)
+    if has_passed_pivot(state):
+        return _given_up_forward(state)
+    if is_pivot_uncertain(state):
+        return _uncertain(state)
+    return _reason_to_turn_back(state)
 
 
-def _is_any_in(state: State, phases: tuple[Phase, ...]) -> bool:
-    # A loop, as this is asked several times for every entry; hashing an Enum for a set is slower still.
-    for step in state.steps.values():  # noqa: SIM110
-        if step.phase in phases:
-            return True
-    return False
+def _given_up_forward(state: State) -> Park | None:
+    """Behind the pivot nothing is compensated: what cannot go on parks (S20)."""
+    for name, step in state.steps.items():
+        if step.phase in (Phase.FAILED, Phase.UNDONE):
+            return _park(
+                name, f"given up behind the pivot: {_message(step.error)}", "find out why it fails", "saga resume"
+            )
+    if state.conflict is not None:
+        last = max(state.steps, key=lambda name: state.steps[name].finished_at or 0.0)
+        return _park(last, state.conflict, "set the key with saga edit")
+    return None
+
+
+def _uncertain(state: State) -> Park | None:
+    """Only a `fail` of the pivot, or its probe, can tell that it was not passed (S20)."""
+    pivot = state.shape.pivot or ""
+    step = state.steps[pivot]
+    if step.phase is not Phase.FAILED:
+        return None
+    hint = "find out at the other side whether it took effect"
+    return _park(pivot, f"the pivot's outcome is unknown: {_message(step.error)}", hint)
+
+
+def _message(error: ErrorRecord | None) -> str:
+    return "" if error is None else error.message or error.type
 
 
 def _failed_unprobed(state: State) -> str | None:
@@ -668,7 +279,11 @@ def _reason_to_turn_back(state: State) -> TurnBack | None:
         return TurnBack("cancelled", failed)
     if failed is not None:
         return TurnBack("failed", failed)
-    if _is_past_deadline(state) and not all(s.phase.is_over for s in state.steps.values()):
+    if state.conflict is not None:
+        return TurnBack("conflict")
+    if is_past_deadline(state) and not all(s.phase.is_over for s in state.steps.values()):
+        return TurnBack("deadline")
+    if any(ends_at <= state.at for ends_at in _deadlines_of_children(state)):
         return TurnBack("deadline")
     for planned in state.plan.steps:
         step = state.steps[planned.name]
@@ -677,8 +292,11 @@ def _reason_to_turn_back(state: State) -> TurnBack | None:
     return None
 
 
-def _is_past_deadline(state: State) -> bool:
-    return state.policy.deadline_at is not None and state.at >= state.policy.deadline_at
+def _deadlines_of_children(state: State) -> Iterator[float]:
+    """Give when the children that are under way must have ended (S24), in Unix seconds."""
+    for scope in state.shape.timed:
+        if scope.id in state.scopes:
+            yield state.scopes[scope.id].started_at + (scope.deadline_s or 0.0)
 
 
 def _is_told_unknown(planned: PlanStep, step: StepState) -> bool:
@@ -695,17 +313,16 @@ def _finish_parked(state: State) -> Finish:
     return Finish(SagaStatus.PARKED, step=name, cause=step.cause or "")
 
 
-def _are_over(state: State, needs: tuple[str, ...]) -> bool:
-    for need in needs:  # noqa: SIM110  # asked for every step at every decision: a generator costs as much again
-        if not state.steps[need].phase.is_over:
-            return False
-    return True
-
-
 def _ready_actions(state: State) -> Iterator[Action]:
+    steps = state.steps
     for planned in state.plan.steps:
-        step = state.steps[planned.name]
-        if not step.phase.is_over and _are_over(state, planned.needs):
+        step = steps[planned.name]
+        if step.phase.is_over:
+            continue
+        for need in planned.needs:  # a loop, as this is asked for every step at every decision
+            if not steps[need].phase.is_over:
+                break
+        else:
             action = _advance(state, planned, step)
             if action is not None:
                 yield action
@@ -715,6 +332,8 @@ def _advance(state: State, planned: PlanStep, step: StepState) -> Action | None:
     """Tell what a step whose needs are over does next; None while it is in flight."""
     if step.is_probing or step.phase is Phase.RUNNING:
         return None
+    if planned.signal is not None and step.phase is Phase.PENDING:
+        return Await(planned.name, planned.signal_timeout_s)
     if step.phase in (Phase.PENDING, Phase.WOKEN):
         return Ask(planned.name)
     if step.phase is Phase.SUSPENDED:
@@ -723,13 +342,16 @@ def _advance(state: State, planned: PlanStep, step: StepState) -> Action | None:
         return Wait(None, "step")
     if step.failures >= state.policy.attempts_max:
         cause = f"attempts_max ({state.policy.attempts_max}) reached"
-        return _park(planned.name, cause, "every attempt fails: find out why")
+        return _park(planned.name, cause, "every attempt fails: find out why", "saga resume")
     if step.phase is Phase.RETRYING:
         return _retrying(state, planned, step)
     return _interrupted_next(planned, step)
 
 
 def _suspended(state: State, planned: PlanStep, step: StepState) -> Action:
+    if planned.signal is not None:
+        is_missed = step.due_at is not None and step.due_at <= state.at
+        return Miss(planned.name) if is_missed else Wait(step.due_at, "signal", None, planned.name)
     if step.due_at is not None and step.due_at <= state.at:
         return Ask(planned.name)
     return Wait(step.due_at, "step", step.response, planned.name)
@@ -755,13 +377,26 @@ def _interrupted_next(planned: PlanStep, step: StepState) -> Action:
     return Execute(planned.name, step.attempts + 1)
 
 
-def _earliest(state: State, waits: tuple[Action, ...]) -> Wait:
-    """Join what several steps wait for into one wait; the deadline ends it, too."""
-    found = [w for w in waits if isinstance(w, Wait)]
-    first = min(found, key=lambda w: float("inf") if w.until is None else w.until)
-    until = [t for t in (first.until, state.policy.deadline_at) if t is not None]
-    cause = "retry" if all(w.cause == "retry" for w in found) else first.cause
-    return replace(first, until=min(until, default=None), cause=cause)
+def _earliest(state: State, waits: list[Wait]) -> Wait:
+    """Join what several steps wait for into one wait; a deadline ends it, too."""
+    first = min(waits, key=lambda w: float("inf") if w.until is None else w.until)
+    until = [t for t in (first.until, *_deadlines(state)) if t is not None]
+    return replace(first, until=min(until, default=None))
+
+
+def _deadlines(state: State) -> Iterator[float | None]:
+    """Give the times at which the execution would turn back by itself; none once it cannot."""
+    if not has_passed_pivot(state) and not is_pivot_uncertain(state):
+        yield state.policy.deadline_at
+        yield from _deadlines_of_children(state)
+
+
+def wakes_at(state: State) -> float | None:
+    """Tell when something can be done beside what is in flight, in Unix seconds; None: not by time alone."""
+    if state.turned_back is not None or state.plan.mode == "select" or len(state.steps) == 1:
+        return None
+    waits = [a.until for a in _ready_actions(state) if isinstance(a, Wait) and a.until is not None]
+    return min(waits, default=None)
 
 
 # --- backward -----------------------------------------------------------------------------------------------------
@@ -772,9 +407,8 @@ def _backward(state: State, back: CompensationBegun) -> Action:
     is_parked = any(s.phase is Phase.PARKED for s in state.steps.values())
     if is_parked and state.policy.park_policy == "stop":
         return _finish_parked(state)
-    planned = {p.name: p for p in state.plan.steps}
     for name in _undo_order(state):
-        return _undo(state, back, planned[name], state.steps[name])
+        return _undo(state, back, state.shape.steps[name], state.steps[name])
     if is_parked:
         return _finish_parked(state)
     if back.cause == "cancelled":
@@ -785,23 +419,44 @@ def _backward(state: State, back: CompensationBegun) -> Action:
 def _undo_order(state: State) -> Iterator[str]:
     """Name the steps that are still to be undone, in order."""
     back = state.turned_back
-    failing = back.step if back and back.cause in ("failed", "interrupted") else None
+    failing = {name for name, step in state.steps.items() if _is_failing(name, step, back)}
+    around = {child for name in failing for child in _children_around(state, name)}
 
-    def key(item: tuple[str, StepState]) -> tuple[bool, int]:
-        name, step = item
-        is_failing = step.phase is Phase.FAILED or step.undo_of == "failed" or name == failing
-        return (not is_failing, -step.order)
+    def key(name: str) -> tuple[bool, int, int]:
+        depth = sum(child in around for child in _children_around(state, name))
+        return (name not in failing, -depth, -state.steps[name].order)
 
-    return (name for name, step in sorted(state.steps.items(), key=key) if _needs_undo(step))
+    is_ordered = back is not None and back.cause == "undo"
+    return (
+        name
+        for name in sorted(state.steps, key=key)
+        if _needs_undo(state.steps[name]) and not (is_ordered and _is_final(state, name))
+    )
+
+
+def _is_failing(name: str, step: StepState, back: CompensationBegun | None) -> bool:
+    is_named = back is not None and back.cause in ("failed", "interrupted") and back.step == name
+    return is_named or step.phase is Phase.FAILED or step.undo_of == "failed"
+
+
+def _children_around(state: State, name: str) -> tuple[str, ...]:
+    """List the child sagas that a step is in, outermost first."""
+    path = state.shape.path_to(state.shape.steps[name].scope)
+    return tuple(scope for scope in path if state.shape.scopes[scope].child)
+
+
+def _is_final(state: State, name: str) -> bool:
+    """Tell whether the undo of a completed execution passes over the step: it defines no undo (S32)."""
+    return not state.shape.steps[name].has_undo and state.steps[name].phase is Phase.COMPLETED
 
 
 def _needs_undo(step: StepState) -> bool:
-    return step.phase in _UNDO_UNDER_WAY or (step.may_have_effect and step.phase in _UNFINISHED)
+    return step.phase in UNDO_UNDER_WAY or (step.may_have_effect and step.phase in _UNFINISHED)
 
 
 def _undo(state: State, back: CompensationBegun, planned: PlanStep, step: StepState) -> Action:
     name = planned.name
-    if planned.probed and step.answer is None and step.phase in (Phase.INTERRUPTED, Phase.RETRYING):
+    if planned.probed and step.answer is None and step.phase in (Phase.INTERRUPTED, Phase.RETRYING, Phase.FAILED):
         return Probe(name)
     if step.phase is Phase.UNDO_DECLINED:
         return _park(name, "no undo", "the step completed and has no undo: undo it by hand")
@@ -811,13 +466,13 @@ def _undo(state: State, back: CompensationBegun, planned: PlanStep, step: StepSt
     if step.undo_failures >= state.policy.attempts_max:
         return _park(name, f"attempts_max ({state.policy.attempts_max}) reached", "every undo fails: undo it by hand")
     deadline_at = back.at + state.policy.compensation_deadline_s
-    if step.phase in _UNDO_UNDER_WAY and state.at >= deadline_at:
+    if step.phase in UNDO_UNDER_WAY and state.at >= deadline_at:
         return _park(name, "compensation_deadline_s passed", "its undo does not come to an end: undo it by hand")
     if step.phase is Phase.UNDO_SUSPENDED and (step.due_at is None or state.at < step.due_at):
         return Wait(_sooner(step.due_at, deadline_at), "compensation", step.response, name)
     if step.phase is Phase.UNDO_RETRYING and step.retry_at is not None and state.at < step.retry_at:
         return Wait(min(step.retry_at, deadline_at), "retry", step=name)
-    is_completed = (step.undo_of or _undo_of(step.phase)) == "completed"
+    is_completed = (step.undo_of or undo_of(step.phase)) == "completed"
     return Compensate(name, step.undo_attempts + 1, of_completed=is_completed)
 
 
@@ -833,6 +488,10 @@ def _failure_response(state: State, back: CompensationBegun) -> Response:
     """Give the answer of S14: the error, or what the failing step's `compensate` answered instead."""
     if back.cause == "deadline":
         return Response("fail", "the saga's deadline passed")
+    if back.cause == "conflict":
+        return Response("fail", state.conflict)
+    if back.cause == "undo":
+        return state.response or DONE
     step = state.steps[back.step or ""]
     if step.undo_of != "completed" and step.response and step.response.status in ("fail", "skip"):
         return step.response
@@ -916,13 +575,52 @@ def answer(state: State, now: float) -> Response:
 
 
 def is_early(state: State, now: float) -> bool:
-    """Tell whether a delivery has to wait on: the engine's own retry waits are not shortened by one (S15)."""
-    if not state.is_released:
+    """Tell whether a delivery has to wait on: it ends neither the engine's waits for a retry nor a `WaitFor` (S15)."""
+    if not state.is_released or _is_waiting_for_delivery(state):
         return False
     actions = decide(state)
     return bool(actions) and all(
-        isinstance(a, Wait) and a.cause == "retry" and a.until is not None and a.until > now for a in actions
+        isinstance(a, Wait) and a.cause in ("retry", "signal") and (a.until is None or a.until > now) for a in actions
     )
+
+
+def _is_waiting_for_delivery(state: State) -> bool:
+    return any(s.phase is Phase.SUSPENDED and state.shape.steps[n].signal is None for n, s in state.steps.items())
+
+
+# --- preview ------------------------------------------------------------------------------------------------------
+
+
+class Undo(Struct, frozen=True):
+    """What would be done to one step. "park": it has no undo, and a person would have to undo it."""
+
+    step: str
+    how: Literal["compensate", "park"]
+
+
+def preview(state: State) -> tuple[Undo, ...]:
+    """Tell what would be undone, in which order, if the execution failed (or, completed, were undone) now.
+
+    What is in flight counts as failed with an unknown outcome. Nothing, once the pivot may have been passed.
+    """
+    if state.turned_back is None:
+        state = _turned_back_now(state)
+    order = () if state.turned_back is None else tuple(_undo_order(state))
+    return tuple(Undo(name, "compensate" if state.shape.steps[name].has_undo else "park") for name in order)
+
+
+def _turned_back_now(state: State) -> State:
+    if state.status is SagaStatus.COMPLETED or state.undo is not None:
+        return evolve(evolve(state, UndoOrdered(at=state.at)), CompensationBegun(at=state.at, cause="undo"))
+    if state.status.is_ended or has_passed_pivot(state) or is_pivot_uncertain(state):
+        return state
+    steps = {
+        name: replace(step, phase=Phase.FAILED, may_have_effect=state.shape.steps[name].kind is not Kind.READ_ONLY)
+        if step.phase is Phase.RUNNING
+        else step
+        for name, step in state.steps.items()
+    }
+    return evolve(replace(state, steps=steps), CompensationBegun(at=state.at, cause="failed"))
 
 
 def full_id(saga_id: str, generation: int) -> str:

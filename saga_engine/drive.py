@@ -17,19 +17,20 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from saga_engine.calls import Call, Result
 from saga_engine.clock import Clock
-from saga_engine.codec import decode_json, encode_json
-from saga_engine.context import SagaContext
+from saga_engine.codec import encode_json
 from saga_engine.decider import (
     Action,
     Ask,
+    Await,
     Compensate,
     Execute,
     Finish,
+    Miss,
     Park,
     Probe,
     Refuse,
@@ -40,17 +41,20 @@ from saga_engine.decider import (
     decide,
     evolve,
     replay,
+    wakes_at,
 )
+from saga_engine.documents import Documents
 from saga_engine.errors import (
+    BranchConflict,
     DeadlineExceeded,
     JournalError,
     LeaseLost,
     LimitReached,
-    NotAllowed,
     NotJSON,
     SagaCancelled,
     StepInterrupted,
     TransactionNotSelected,
+    UndoRequested,
 )
 from saga_engine.journal import (
     AlreadyStarted,
@@ -58,11 +62,15 @@ from saga_engine.journal import (
     Commit,
     DriveInterrupted,
     Entry,
+    ExclusiveDenied,
+    ExclusiveHeld,
     InboxMessage,
     InboxPending,
+    LateEffectFound,
     Opening,
     Release,
     Response,
+    SagaStatus,
     SagaSuspended,
     StateSaved,
     StepFailed,
@@ -72,8 +80,10 @@ from saga_engine.journal import (
 from saga_engine.outcome import Carried, entry_of
 from saga_engine.plan import Workflow
 from saga_engine.recorded import rebuild_error, record_error
+from saga_engine.scopes import documents_at
+from transactions import Kind
 
-__all__ = ["Append", "Budget", "Drive", "Effect", "Live", "Perform", "Position", "Sleep"]
+__all__ = ["Append", "Budget", "Drive", "Effect", "Perform", "Position", "Sleep"]
 
 
 class Append(Struct, frozen=True):
@@ -85,10 +95,12 @@ class Append(Struct, frozen=True):
 class Perform(Struct, frozen=True):
     """Start these calls. The result is a list of `(call, result)` of all that finished, at least one.
 
-    Calls of earlier effects may still be in flight; none to start means: wait for one of those.
+    Calls of earlier effects may still be in flight; none to start means: wait for one of those. With `until` (wall
+    time, Unix seconds) the result is an empty list if nothing finished by then.
     """
 
     calls: tuple[Call, ...]
+    until: float | None = None
 
 
 class Sleep(Struct, frozen=True):
@@ -113,6 +125,7 @@ class Budget:
         self._clock = clock
         self._ends_at = clock.monotonic() + budget_s
         self._wait_s_max = wait_s_max
+        self.is_stopped = False
 
     def remaining_s(self) -> float:
         """Give the seconds left; negative when it is spent."""
@@ -121,6 +134,11 @@ class Budget:
     def allows_wait(self, seconds: float) -> bool:
         """Tell whether this wait may happen in the process."""
         return seconds <= self._wait_s_max and seconds <= self.remaining_s()
+
+    def stop(self) -> None:
+        """Let the drive suspend at the next boundary, even if it has done nothing yet; from any thread."""
+        self.is_stopped = True
+        self._ends_at = self._clock.monotonic()
 
 
 class Position(Struct):
@@ -136,26 +154,6 @@ class Position(Struct):
     is_held: bool = False
 
 
-class Live:
-    """The request and the state as the steps of one drive see them: two dicts that stay the same objects.
-
-    Args:
-        request: the text of the present request.
-        data: the text of `context.state`.
-    """
-
-    def __init__(self, request: Raw, data: Raw) -> None:
-        self.request: dict[str, Any] = decode_json(request)
-        self.data: dict[str, Any] = decode_json(data)
-        self.drive: Drive | None = None
-
-    def save(self, context: SagaContext) -> None:
-        """Commit the state in the middle of a step."""
-        if self.drive is None:
-            raise NotAllowed("context.save() in a constructor: nothing is journaled yet; move it to execute")
-        self.drive.save(context.step)
-
-
 class Drive:
     """One drive of one execution.
 
@@ -164,7 +162,7 @@ class Drive:
         first: the entries to begin with, not yet journaled: `SagaStarted`, or what takes the lease.
         before: the journaled state that `first` goes on from; None with `SagaStarted`.
         inbox: mail that was there when the execution was loaded.
-        live: the dicts that the steps see.
+        documents: the dicts that the steps see.
         workflow: the steps.
         clock: wall time.
         budget: how long the drive may go on.
@@ -178,7 +176,7 @@ class Drive:
         first: Sequence[Entry],
         before: State | None,
         inbox: Sequence[InboxMessage],
-        live: Live,
+        documents: Documents,
         workflow: Workflow,
         *,
         clock: Clock,
@@ -197,22 +195,23 @@ class Drive:
         self._drained: tuple[int, ...] = ()
         self.state = _fold(before, self._buffer)
         self._begun: list[Action] = []
+        self._questions: list[Call] = []
         self._in_flight: dict[Call, Action] = {}
         self._errors: dict[str, Exception] = {}
         self._is_under_way = False
         self._save_error: JournalError | None = None
-        self.request = live.request
-        self.data = live.data
-        self._data_known = self.state.data
+        self._undurable: list[tuple[Call, Result]] = []
+        self._documents = documents
         self.workflow = workflow
-        live.drive = self
+        documents.drive = self
+        documents.source = lambda scope: documents_at(self.state, scope)
         if inbox:
             self._take_in(inbox)
 
     def save(self, step: str) -> None:
-        """Commit what the step changed so far; `context.save()`."""
+        """Commit what the step changed so far; `context.save()`. `step` is its name in the plan."""
         with self._lock:
-            carried = self._carried()
+            carried = self._carried(self.state.shape.steps[step].scope)
             if not carried:
                 return
             entries_max = self.state.policy.entries_max
@@ -231,15 +230,19 @@ class Drive:
     def run(self) -> Generator[Effect, Any, Response]:
         """Carry the execution on; returns what to answer."""
         while True:
-            wait = yield from self._decide()
+            wait = self._decide()
             if self.state.is_released:
                 if (yield from self._commit(is_release=True)):
                     return self._told()
             elif self._begun:
                 if (yield from self._commit()):
                     yield from self._perform(self._take_begun())
+            elif self._questions:
+                if not self._must_commit_first() or (yield from self._commit()):
+                    yield from self._perform(self._take_begun())
             elif self._in_flight:
-                yield from self._perform(())
+                if not self._must_commit_first() or (yield from self._commit()):
+                    yield from self._await_calls()
             else:
                 assert wait is not None, "an execution that is neither over nor in flight waits for something"
                 yield from self._wait(wait)
@@ -251,55 +254,71 @@ class Drive:
             return state.told
         return answer(state, self._clock.now())
 
-    def _decide(self) -> Generator[Effect, Any, Wait | None]:
+    def _must_commit_first(self) -> bool:
+        """Tell whether what is buffered must be durable before the next call is waited for.
+
+        Only a question waits with it, if nothing else is in flight: its answer is of the same commit (J1). But nobody
+        asks before the exclusive right is there: the answer might be outdated by those who hold it.
+        """
+        if self._lacks_right():
+            return True
+        return bool(self._buffer) and any(not isinstance(action, Ask) for action in self._in_flight.values())
+
+    def _lacks_right(self) -> bool:
+        return self.state.plan.exclusive is not None and not self.position.is_held and self.state.denied_by is None
+
+    def _decide(self) -> Wait | None:
         """Carry out decisions until something must be waited for; give the wait, if it is for a time."""
         while True:
-            actions = decide(self.state)
-            for action in actions:
+            is_asking = {action.step for action in self._in_flight.values() if isinstance(action, Ask)}
+            news = [action for action in decide(self.state) if getattr(action, "step", None) not in is_asking]
+            for action in news:
                 if isinstance(action, Wait):
                     return action
-                if isinstance(action, (Ask, Execute, Probe, Compensate)) and self._is_spent():
-                    self._suspend("budget", self._clock.now(), None)
+                if is_asking and isinstance(action, (TurnBack, Finish)):
                     return None
-                yield from self._carry_out(action)
-            if not actions:
+                if isinstance(action, (Ask, Execute, Probe, Compensate)) and self._is_spent():
+                    if not self._begun and not self._in_flight:
+                        self._suspend("budget", self._clock.now(), None)
+                    return None
+                self._carry_out(action)
+            if not news:
                 return None
 
-    def _carry_out(self, action: Action) -> Generator[Effect, Any, None]:
+    def _carry_out(self, action: Action) -> None:
         if isinstance(action, Refuse):
             raise TransactionNotSelected(
                 f"{self.state.saga}: no transaction applies to this request: make one's should_execute return True"
             )
-        if isinstance(action, Ask):
-            if not self.workflow.steps[action.step].is_asked:
-                self._begin(Execute(action.step, self.state.steps[action.step].attempts + 1))
-                return
-            call = self._call(action, "should_execute", self.state.steps[action.step].attempts + 1)
-            yield from self._perform((call,))
-            while call in self._in_flight:
-                yield from self._perform(())
-            return
-        assert not isinstance(action, Wait), "waits are not carried out"
-        self._begin(action)
+        if isinstance(action, Ask) and self.workflow.steps[action.step].is_asked:
+            attempt = self.state.steps[action.step].attempts + 1
+            self._questions.append(self._call(action, "should_execute", attempt))
+        elif isinstance(action, Ask):
+            self._begin(Execute(action.step, self.state.steps[action.step].attempts + 1))
+        else:
+            assert not isinstance(action, Wait), "waits are not carried out"
+            self._begin(action)
 
-    def _begin(self, action: Execute | Probe | Compensate | TurnBack | Park | Finish) -> None:
+    def _begin(self, action: Execute | Probe | Compensate | Await | Miss | TurnBack | Park | Finish) -> None:
         self._apply(action.begin(self._clock.now()))
         if isinstance(action, (Execute, Probe, Compensate)):
             self._begun.append(action)
 
     def _is_spent(self) -> bool:
-        return self._is_under_way and self._budget.remaining_s() <= 0
+        return (self._is_under_way and self._budget.remaining_s() <= 0) or self._budget.is_stopped
 
     def _take_begun(self) -> tuple[Call, ...]:
+        """Give the calls that are to be started: those whose beginning is durable, and the questions."""
         begun, self._begun = self._begun, []
-        return tuple(self._call_of(action) for action in begun)
+        questions, self._questions = self._questions, []
+        return (*(self._call_of(action) for action in begun), *questions)
 
     def _call_of(self, action: Action) -> Call:
         if isinstance(action, Execute):
-            return self._call(action, "execute", action.attempt, self.workflow.middlewares)
+            return self._call(action, "execute", action.attempt)
         if isinstance(action, Compensate):
             error = self._error_for(action.step)
-            return self._call(action, "compensate", action.attempt, (), error)
+            return self._call(action, "compensate", action.attempt, error)
         assert isinstance(action, Probe), "only these three are begun"
         return self._call(action, "probe", self.state.steps[action.step].attempts)
 
@@ -308,20 +327,31 @@ class Drive:
         action: Execute | Compensate | Probe | Ask,
         operation: str,
         attempt: int,
-        middlewares: Sequence[Any] = (),
         error: Exception | None = None,
     ) -> Call:
-        step = self.workflow.steps[action.step]
-        step.context.undone = self.state.steps[action.step].undone
-        arguments = (self.request,) if error is None else (self.request, error)
-        call = Call(operation, step, arguments, middlewares, attempt)
+        step, stands = self.workflow.steps[action.step], self.state.steps[action.step]
+        live = self._documents.of(step.scope)
+        live.refresh(*documents_at(self.state, step.scope))
+        step.context.undone, step.context.undone_before_effect = stands.undone, stands.effect_undone
+        arguments = (live.request,) if error is None else (live.request, error)
+        middlewares = step.middlewares if operation == "execute" else ()
+        call = Call(operation, step, arguments, middlewares, attempt, undone=stands.undone)
         self._in_flight[call] = action
         return call
 
-    def _perform(self, calls: tuple[Call, ...]) -> Generator[Effect, Any, None]:
+    def _perform(self, calls: tuple[Call, ...], until: float | None = None) -> Generator[Effect, Any, int]:
+        """Start calls, take in what finished, and give how many that were."""
         self._is_under_way = True
-        for call, result in (yield Perform(calls)):
+        finished = yield Perform(calls, until)
+        for call, result in finished:
             self.absorb(call, result)
+        return len(finished)
+
+    def _await_calls(self) -> Generator[Effect, Any, None]:
+        """Wait for what is in flight; no longer than until something else can go on beside it."""
+        until = None if self._is_spent() else wakes_at(self.state)
+        if not (yield from self._perform((), until)) and until is not None:
+            self._apply(WaitElapsed(at=max(until, self._clock.now())))
 
     def absorb(self, call: Call, result: Result) -> None:
         """Take in what a call gave.
@@ -332,37 +362,67 @@ class Drive:
         if self._save_error is not None and result.error is self._save_error:
             raise self._save_error
         action = self._in_flight.pop(call)
+        if isinstance(action, Ask) and action not in decide(self.state):
+            return  # another branch failed meanwhile: nobody wants to know any more
+        self._undurable.append((call, result))
         result, carried, limit = self._carried_by(call, result)
         is_cause = isinstance(action, (Ask, Execute)) or (isinstance(action, Compensate) and action.is_final)
         if result.error is not None and is_cause:
             self._errors[call.step.name] = result.error
         entry = entry_of(self.state, action, call, result, self._clock.now(), carried)
+        if result.is_abandoned:
+            self._leave_behind(call)
         if limit is not None and isinstance(entry, StepFailed):
             entry = replace(entry, limit=limit, retry_at=None)
         self._apply(entry)
         if isinstance(entry, StepStarted):
             self._begun.append(Execute(entry.step, entry.attempt))
 
+    def _leave_behind(self, call: Call) -> None:
+        """Leave the step's objects to the attempt that was given up; the next one gets its own (S24)."""
+        call.step.context.abandon()
+        self._documents.renew(call.step.scope)
+        self.workflow.rebuild(call.step.scope)
+
+    def late_effect_of(self, call: Call, result: Result) -> LateEffectFound | None:
+        """Describe what a call did, for the case that its outcome cannot be journaled (J10); None: nothing."""
+        is_refusal = result.error is None and getattr(result.value, "status", None) == "fail"
+        is_read_only = self.state.shape.steps[call.step.name].kind is Kind.READ_ONLY
+        if call.operation != "execute" or not result.is_reached or is_refusal or is_read_only:
+            return None
+        error = None if result.error is None else record_error(result.error)
+        return LateEffectFound(
+            at=self._clock.now(), step=call.step.name, attempt=call.attempt, undone=call.undone, error=error
+        )
+
+    def late_effects(self) -> tuple[LateEffectFound, ...]:
+        """Give what steps did whose outcomes were taken in but are not durable: for a drive that lost its lease."""
+        found = (self.late_effect_of(call, result) for call, result in self._undurable)
+        return tuple(late for late in found if late is not None)
+
     def _carried_by(self, call: Call, result: Result) -> tuple[Result, Carried, str | None]:
         """Find what the call changed; what cannot be journaled makes the call a failure and is dropped."""
-        if call.operation == "should_execute":
+        if call.operation == "should_execute" or result.is_abandoned:
             return result, {}, None
+        scope = call.step.scope
         try:
-            return result, self._carried(), None
+            return result, self._carried(scope), None
         except (NotJSON, LimitReached) as error:
-            self._refresh()
+            self._documents.of(scope).reset(*documents_at(self.state, scope))
             limit = "payload_bytes_max" if isinstance(error, LimitReached) else None
             return Result(error=result.error or error, is_reached=result.is_reached), {}, limit
 
-    def _carried(self) -> Carried:
+    def _carried(self, scope: str) -> Carried:
         bytes_max = self.state.policy.payload_bytes_max
-        request = encode_json(self.request, "request", bytes_max, self.state.request)
-        data = encode_json(self.data, "context.state", bytes_max, self.state.data)
+        known_request, known_data = documents_at(self.state, scope)
+        live = self._documents.of(scope)
+        request = encode_json(live.request, "request", bytes_max, known_request)
+        data = encode_json(live.data, "context.state", bytes_max, known_data)
         carried: Carried = {}
-        if request is not self.state.request:
-            carried["request"] = request
-        if data is not self.state.data:
-            carried["state"] = self._data_known = data
+        if request is not known_request:
+            carried["request"] = live.request_known = request
+        if data is not known_data:
+            carried["state"] = live.data_known = data
         return carried
 
     def _error_for(self, name: str) -> Exception:
@@ -375,6 +435,10 @@ class Drive:
             return self._errors.setdefault("cancelled", SagaCancelled(_cancel_reason(self.state)))
         if back.cause == "deadline":
             return self._errors.setdefault("deadline", DeadlineExceeded())
+        if back.cause == "conflict":
+            return self._errors.setdefault("conflict", BranchConflict(self.state.conflict))
+        if back.cause == "undo":
+            return self._errors.setdefault("undo", UndoRequested(*_undo_note(self.state)))
         return self._errors.setdefault("interrupted", StepInterrupted())
 
     def _known_error(self, name: str) -> Exception:
@@ -412,9 +476,11 @@ class Drive:
     def interruption(self, cause: str) -> Generator[Append, AppendResult, None]:
         """Give the lease back in the middle of whatever is in flight (S30); only while it is held."""
         self._in_flight.clear()
+        self._questions.clear()
+        interrupted = DriveInterrupted(at=self._clock.now(), cause=cause)
+        self._buffer = [entry for entry in self._buffer if not entry.is_decision] + [interrupted]
         while self.position.is_held:
             self._buffer = [entry for entry in self._buffer if not entry.is_decision]
-            self._buffer.append(DriveInterrupted(at=self._clock.now(), cause=cause))
             self.state = _fold(self._before, self._buffer)
             self._suspend("interrupted", self._due_at_after_interruption(), None)
             yield from self._commit(is_release=True)
@@ -429,28 +495,21 @@ class Drive:
     def _apply(self, entry: Entry) -> None:
         self._buffer.append(entry)
         self.state = evolve(self.state, entry)
-        self._refresh_if_stale()
-
-    def _refresh_if_stale(self) -> None:
-        if self.state.data is not self._data_known:
-            self._refresh()
-
-    def _refresh(self) -> None:
-        """Make the dicts that the steps see equal to the state; the same dicts, because steps hold on to them."""
-        for live, raw in ((self.request, self.state.request), (self.data, self.state.data)):
-            live.clear()
-            live.update(decode_json(raw))
-        self._data_known = self.state.data
 
     def _take_in(self, messages: Sequence[InboxMessage]) -> None:
-        """Put mail before every decision that was not yet journaled, and drop those decisions."""
-        facts = [entry for entry in self._buffer if not entry.is_decision]
+        """Put mail behind what is known, before it is decided anew."""
         new = [message.entry for message in messages if message.id not in self._drained]
-        self._buffer = facts + new
         self._drained += tuple(m.id for m in messages if m.id not in self._drained)
+        self._decide_anew_with(new)
+
+    def _decide_anew_with(self, facts: Sequence[Entry]) -> None:
+        """Take these in, and drop every decision that is not yet journaled."""
+        self._buffer = [entry for entry in self._buffer if not entry.is_decision] + list(facts)
         self._begun.clear()
+        for question in self._questions:
+            del self._in_flight[question]
+        self._questions.clear()
         self.state = _fold(self._before, self._buffer)
-        self._refresh_if_stale()
 
     def _commit(self, is_release: bool = False) -> Generator[Append, AppendResult, bool]:
         """Make the buffer durable; False if mail came in instead, after which to decide anew."""
@@ -458,10 +517,13 @@ class Drive:
         if isinstance(result, InboxPending):
             self._take_in(result.messages)
             return False
+        if isinstance(result, ExclusiveHeld):
+            self._decide_anew_with([ExclusiveDenied(at=self._clock.now(), by=result.by)])
+            return False
         if isinstance(result, AlreadyStarted):
             raise LeaseLost("another drive started this execution at the same time")
         entries, self._buffer = self._buffer, []
-        self._drained, self._before = (), self.state
+        self._drained, self._before, self._undurable = (), self.state, []
         position = self.position
         position.eid, position.epoch, position.seq = result.eid, result.epoch, position.seq + 1
         position.is_held = not is_release
@@ -473,6 +535,8 @@ class Drive:
         opening = None
         if position.eid is None:
             opening = Opening(state.saga_id, state.generation, state.saga)
+        right = state.plan.exclusive
+        takes_right = right is not None and not position.is_held and state.denied_by is None
         return Commit(
             eid=position.eid,
             seq=position.seq + 1,
@@ -484,7 +548,8 @@ class Drive:
             take=position.eid is not None and not position.is_held,
             drained=self._drained,
             opening=opening,
-            release=Release(state.due_at, state.told, state.response) if is_release else None,
+            release=_release_of(state) if is_release else None,
+            exclusive=right.name if right is not None and takes_right else None,
         )
 
 
@@ -495,6 +560,20 @@ def _fold(before: State | None, entries: Sequence[Entry]) -> State:
     for entry in entries:
         state = evolve(state, entry)
     return state
+
+
+def _release_of(state: State) -> Release:
+    right = state.plan.exclusive
+    if right is None:
+        return Release(state.due_at, state.told, state.response)
+    is_parked = state.status is SagaStatus.PARKED
+    is_done = state.status.is_ended or (is_parked and right.when_parked == "release")
+    awaits = right.name if state.denied_by is not None and not is_done and not is_parked else None
+    return Release(state.due_at, state.told, state.response, awaits, right.name if is_done else None)
+
+
+def _undo_note(state: State) -> tuple[str, ...]:
+    return (state.undo.note,) if state.undo is not None and state.undo.note else ()
 
 
 def _cancel_reason(state: State) -> str:

@@ -3,156 +3,101 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import os
 import threading
-from collections.abc import Awaitable, Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-
+from saga_engine.attempts import OnLate, ThreadAttempt, perform, perform_in_time, until_over
+from saga_engine.bridges import LoopBridge, bridge_to
 from saga_engine.calls import Call, Result
 from saga_engine.clock import Clock
 from saga_engine.drive import Append, Drive, Perform, Sleep
-from saga_engine.errors import JournalError, LeaseLost, SagaError
+from saga_engine.endings import Ending, leave_late_effect
+from saga_engine.errors import JournalError, LeaseLost
 from saga_engine.journal import AppendResult, Commit, Journal, Response
+from saga_engine.threads import Threads
+from saga_engine.watchdog import HELD_MAX_S, Watchdog
 
 __all__ = ["AsyncDriver", "SyncDriver", "Threads"]
 
 _Finished = list[tuple[Call, Result]]
 
 
-class Threads:
-    """The threads of one engine: a pool for plain code beside others, and one event loop for async code.
-
-    Both start when first needed.
+class _Driver:
+    """What both drivers have.
 
     Args:
-        threads_max: how many calls of plain code may run at once in the pool.
+        journal: where executions are journaled.
+        clock: tells how long to wait.
+        threads: of the engine.
+        held_max_s: how many seconds a step without a time-out may keep the lease.
     """
 
-    def __init__(self, threads_max: int) -> None:
-        self._threads_max = threads_max
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._portal_context: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal | None = None
-
-    def _begin_anew_after_fork(self) -> None:
-        if self._pid != os.getpid():  # the parent's threads are not here
-            self._begin()
-
-    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """Run plain code in the pool, in a copy of this context."""
-        self._begin_anew_after_fork()
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads_max, thread_name_prefix="saga-step")
-            pool = self._pool
-        return pool.submit(contextvars.copy_context().run, function, *arguments)
-
-    def await_plainly(self, awaitable: Awaitable[Any]) -> Any:
-        """Run something async on the engine's own loop, and wait for it in this thread."""
-        self._begin_anew_after_fork()
-        with self._lock:
-            if self._portal is None:
-                self._portal_context = start_blocking_portal("asyncio")
-                self._portal = self._portal_context.__enter__()
-            portal = self._portal
-        is_over = threading.Event()
-        future = portal.start_task_soon(_await_and_tell, awaitable, is_over)
-        try:
-            value, error = _uncancelled(future)
-        except BaseException:
-            # It was cancelled, or a signal ended the wait: then nothing of it may run on without the lease.
-            future.cancel()
-            is_over.wait()
-            raise
-        if error is not None:
-            raise error
-        return value
-
-    def close(self) -> None:
-        """End the loop, and the pool when what runs in it has returned."""
-        self._begin_anew_after_fork()
-        with self._lock:
-            pool, self._pool = self._pool, None
-            context, self._portal_context, self._portal = self._portal_context, None, None
-        if pool is not None:
-            pool.shutdown(wait=False)
-        if context is not None:
-            context.__exit__(None, None, None)
-
-
-def _uncancelled(future: Future[Any]) -> Any:
-    """Wait for async code in a plain thread; that it was cancelled must not pass for a failure of the step (S30)."""
-    try:
-        return future.result()
-    except CancelledError as cancelled:  # an Exception, unlike asyncio's
-        raise asyncio.CancelledError from cancelled
-
-
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
-async def _await_and_tell(awaitable: Awaitable[Any], is_over: threading.Event) -> tuple[Any, BaseException | None]:
-    """Give the value or what was raised: a BaseException, such as a lost lease, would end the loop for all others."""
-    try:
-        return await awaitable, None
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        return None, error
-    finally:
-        is_over.set()
-
-
-class SyncDriver:
-    """Drives in the caller's thread; branches run beside each other in the pool."""
-
-    def __init__(self, journal: Journal, clock: Clock, threads: Threads) -> None:
+    def __init__(self, journal: Journal, clock: Clock, threads: Threads, held_max_s: float = HELD_MAX_S) -> None:
         self._journal = journal
         self._clock = clock
         self._threads = threads
+        self._watchdog = Watchdog(journal, threads.alarms, held_max_s)
+
+    def _left_s(self, until: float | None) -> float | None:
+        return None if until is None else max(0.0, until - self._clock.now())
+
+    def _on_late(self, drive: Drive) -> OnLate:
+        return partial(leave_late_effect, drive, self._journal)
+
+    def _prepare(
+        self, drive: Drive, call: Call, bridge: LoopBridge, run: Callable[[Drive, Call], Result]
+    ) -> tuple[Future[Result], Callable[[], object]]:
+        """Make the outcome of a call in a thread, and what starts it there."""
+        if call.timeout_s is not None:
+            attempt = ThreadAttempt(call, bridge, self._threads, self._on_late(drive))
+            return attempt.outcome, attempt.start
+        outcome: Future[Result] = Future()
+        return outcome, partial(self._threads.submit, outcome, run, drive, call)
+
+
+@dataclass(slots=True)
+class _SyncCalls:
+    """The calls of one drive that are under way; `own` is the one in the driving thread itself."""
+
+    running: dict[Future[Result], Call] = field(default_factory=dict)
+    own: Call | None = None
+
+
+class SyncDriver(_Driver):
+    """Drives in the caller's thread; branches run beside each other in the pool."""
 
     def run(self, drive: Drive) -> Response:
         """Carry the execution on; returns what to answer.
 
-        Whatever ends it early, the lease does not stay behind: it is given back with an entry or, if the journal
-        cannot be written, abandoned.
+        Whatever ends it early, the lease does not stay behind: what still runs is waited for, and taken in; then the
+        lease is given back with an entry or, if the journal cannot be written, abandoned.
         """
-        steps = drive.run()
-        running: dict[Future[Result], Call] = {}
+        steps, calls = drive.run(), _SyncCalls()
         try:
-            return self._loop(steps, running)
-        except LeaseLost:
-            raise
-        except JournalError:
-            wait(running)
-            _abandon(drive, self._journal)
-            raise
+            return self._loop(drive, steps, calls)
         except BaseException as error:
-            wait(running)  # nobody may take up the execution while branches of it run on
-            _give_back(drive, self._journal, type(error).__name__)
+            ending = Ending(drive, self._journal, error)
+            if calls.own is not None:
+                ending.take(calls.own, None)
+            ending.begin(calls.running)
+            ending.over.result()
             raise
         finally:
             steps.close()
 
-    def _loop(self, steps: Generator[Any, Any, Response], running: dict[Future[Result], Call]) -> Response:
+    def _loop(self, drive: Drive, steps: Generator[Any, Any, Response], calls: _SyncCalls) -> Response:
         effect = next(steps)
         while True:
             try:
                 if isinstance(effect, Append):
                     effect = steps.send(self._journal.append(effect.commit))
                 elif isinstance(effect, Perform):
-                    effect = steps.send(self._perform(effect.calls, running))
+                    effect = steps.send(self._perform(drive, effect, calls))
                 else:
                     assert isinstance(effect, Sleep), "there are three effects"
                     self._clock.sleep(effect.seconds)
@@ -161,58 +106,108 @@ class SyncDriver:
                 response: Response = stop.value
                 return response
 
-    def _perform(self, calls: tuple[Call, ...], running: dict[Future[Result], Call]) -> _Finished:
-        if len(calls) == 1 and not running:
-            return [(calls[0], self._run(calls[0]))]
-        for call in calls:
-            running[self._threads.submit(self._run, call)] = call
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        return [(running.pop(future), future.result()) for future in finished]
+    def _perform(self, drive: Drive, effect: Perform, calls: _SyncCalls) -> _Finished:
+        if len(effect.calls) == 1 and not calls.running and effect.until is None:
+            call = effect.calls[0]
+            if call.timeout_s is None:
+                calls.own = call
+                result = self._run_watched(drive, call)
+                calls.own = None
+                return [(call, result)]
+        for call in effect.calls:
+            self._start(drive, call, calls)
+        finished, _ = wait(calls.running, self._left_s(effect.until), FIRST_COMPLETED)
+        results = [(calls.running[future], future.result()) for future in finished]
+        for future in finished:
+            del calls.running[future]
+        return results
+
+    def _start(self, drive: Drive, call: Call, calls: _SyncCalls) -> None:
+        outcome, start = self._prepare(drive, call, self._threads.bridge(), self._run_watched)
+        try:
+            calls.running[outcome] = call  # first: an interrupt may come in the middle of the start
+            start()
+        except BaseException:
+            outcome.cancel()
+            raise
+
+    def _run_watched(self, drive: Drive, call: Call) -> Result:
+        with self._watchdog.watching(drive, call):
+            return self._run(call)
 
     def _run(self, call: Call) -> Result:
-        if call.is_native_async:
-            result: Result = self._threads.await_plainly(call.arun())
-            return result
-        return call.run(self._threads.await_plainly)
+        return perform(call, self._threads.bridge())
 
 
-class AsyncDriver:
+@dataclass(slots=True)
+class _Flight:
+    """A call under way; `thread` and `bridge` if it runs in a thread, else it is a task of the loop."""
+
+    call: Call
+    thread: Future[Result] | None = None
+    bridge: LoopBridge | None = None
+
+
+@dataclass(slots=True)
+class _AsyncCalls:
+    """The calls of one drive that are under way; `own` is the one in the driving task itself."""
+
+    running: dict[asyncio.Future[Result], _Flight] = field(default_factory=dict)
+    own: Call | None = None
+
+    def cancel(self) -> None:
+        """Cancel what can be cancelled: all but what is plain code in a thread."""
+        for future, flight in self.running.items():
+            if flight.bridge is not None:
+                flight.bridge.cancel()
+            future.cancel()
+
+    def hand_over(self, ending: Ending) -> dict[Future[Result], Call]:
+        """Tell the ending what is over; give what is not, which are plain parts in threads."""
+        left: dict[Future[Result], Call] = {}
+        if self.own is not None:
+            ending.take(self.own, None)
+        for future, flight in self.running.items():
+            source = future if flight.thread is None else flight.thread
+            if isinstance(source, Future) and not source.done():
+                left[source] = flight.call
+            else:
+                ending.take(flight.call, _result_of(source))
+            if future.done() and not future.cancelled():
+                future.exception()  # looked at, so that asyncio does not complain
+        return left
+
+
+def _result_of(source: asyncio.Future[Result] | Future[Result]) -> Result | None:
+    is_interrupted = not source.done() or source.cancelled() or source.exception() is not None
+    return None if is_interrupted else source.result()
+
+
+class AsyncDriver(_Driver):
     """Drives on the running event loop: async steps natively, plain ones in the pool."""
-
-    def __init__(self, journal: Journal, clock: Clock, threads: Threads) -> None:
-        self._journal = journal
-        self._clock = clock
-        self._threads = threads
 
     async def run(self, drive: Drive) -> Response:
         """Carry the execution on; returns what to answer.
 
-        When the task is cancelled, the lease is given back under a shield and the cancellation goes on (S30). A
-        plain step that is still in its thread then keeps the lease until it returns: nobody may start it again
-        beside itself.
+        When the task is cancelled, its async steps are too, the lease is given back under a shield, and the
+        cancellation goes on (S30). A plain step that is still in its thread then keeps the lease until it returns:
+        nobody may start it again beside itself.
         """
-        steps = drive.run()
-        running: dict[asyncio.Future[Result], Call] = {}
+        steps, calls = drive.run(), _AsyncCalls()
         try:
-            return await self._loop(drive, steps, running)
-        except LeaseLost:
+            return await self._loop(drive, steps, calls)
+        except GeneratorExit as error:  # the loop is gone with its tasks: nothing can be awaited any more
+            ending = Ending(drive, self._journal, error)
+            ending.begin(calls.hand_over(ending))
             raise
-        except JournalError:
-            if running:
-                await asyncio.wait(running)
-            _abandon(drive, self._journal)
-            raise
-        except _LeftInThread as left:
-            raise left.cancelled from None
         except BaseException as error:
-            await self._interrupt(drive, running, type(error).__name__)
+            if await self._end(drive, calls, error) and not isinstance(error, asyncio.CancelledError):
+                raise asyncio.CancelledError from error
             raise
         finally:
             steps.close()
 
-    async def _loop(
-        self, drive: Drive, steps: Generator[Any, Any, Response], running: dict[asyncio.Future[Result], Call]
-    ) -> Response:
+    async def _loop(self, drive: Drive, steps: Generator[Any, Any, Response], calls: _AsyncCalls) -> Response:
         effect = next(steps)
         while True:
             try:
@@ -224,7 +219,7 @@ class AsyncDriver:
                         raise asyncio.CancelledError
                     effect = steps.send(result)
                 elif isinstance(effect, Perform):
-                    effect = steps.send(await self._perform(drive, effect.calls, running))
+                    effect = steps.send(await self._perform(drive, effect, calls))
                 else:
                     assert isinstance(effect, Sleep), "there are three effects"
                     await self._clock.asleep(effect.seconds)
@@ -242,68 +237,83 @@ class AsyncDriver:
             loop.call_soon_threadsafe(_settle, appended, result)
 
         self._journal.submit(commit, done)
-        is_cancelled = False
-        while not appended.done():
-            try:
-                await asyncio.wait([appended])
-            except asyncio.CancelledError:
-                is_cancelled = True
+        is_cancelled = await until_over([appended])
         if is_cancelled and appended.exception() is not None:
             raise asyncio.CancelledError from appended.exception()
         return appended.result(), is_cancelled
 
-    async def _perform(
-        self, drive: Drive, calls: tuple[Call, ...], running: dict[asyncio.Future[Result], Call]
-    ) -> _Finished:
-        if len(calls) == 1 and not running:
-            return [(calls[0], await self._run(drive, calls[0]))]
-        for call in calls:
-            running[asyncio.ensure_future(self._run(drive, call))] = call
-        finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-        return [(running.pop(task), task.result()) for task in finished]
+    async def _perform(self, drive: Drive, effect: Perform, calls: _AsyncCalls) -> _Finished:
+        if len(effect.calls) == 1 and not calls.running and effect.until is None:
+            call = effect.calls[0]
+            if call.timeout_s is None and call.is_native_async:
+                calls.own = call
+                result = await self._run_watched(drive, call)
+                calls.own = None
+                return [(call, result)]
+        for call in effect.calls:
+            self._start(drive, call, calls)
+        finished, _ = await asyncio.wait(
+            calls.running, timeout=self._left_s(effect.until), return_when=asyncio.FIRST_COMPLETED
+        )
+        results = [(calls.running[future].call, future.result()) for future in finished]
+        for future in finished:
+            del calls.running[future]
+        return results
 
-    async def _run(self, drive: Drive, call: Call) -> Result:
+    def _start(self, drive: Drive, call: Call, calls: _AsyncCalls) -> None:
         if call.is_native_async:
-            return await call.arun()
-        loop = asyncio.get_running_loop()
-
-        def bridge(awaitable: Awaitable[Any]) -> Any:
-            if loop.is_closed():  # the handler was cancelled and its loop is gone: no failure of the step
-                raise asyncio.CancelledError
-            return _uncancelled(asyncio.run_coroutine_threadsafe(_await(awaitable), loop))
-
-        future = self._threads.submit(call.run, bridge)
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError as cancelled:
-            if future.cancelled():
-                raise
-            future.add_done_callback(lambda done: _finish_in_thread(drive, call, done, self._journal))
-            raise _LeftInThread(cancelled) from None
-
-    async def _interrupt(self, drive: Drive, running: dict[asyncio.Future[Result], Call], cause: str) -> None:
-        for task in running:
-            task.cancel()
-        left = [r for r in await asyncio.gather(*running, return_exceptions=True) if isinstance(r, _LeftInThread)]
-        if left:
+            is_limited = call.timeout_s is not None
+            run = perform_in_time(call, self._on_late_beside(drive)) if is_limited else self._run_watched(drive, call)
+            calls.running[asyncio.ensure_future(run)] = _Flight(call)
             return
-        steps = drive.interruption(cause)
+        bridge = bridge_to(asyncio.get_running_loop())
+
+        def run_watched(drive: Drive, call: Call) -> Result:
+            with self._watchdog.watching(drive, call):
+                return call.run(bridge)
+
+        outcome, start = self._prepare(drive, call, bridge, run_watched)
         try:
-            effect = _send(steps, None)
-            while effect is not None:
-                effect = _send(steps, (await self._append(effect.commit))[0])
-        except (LeaseLost, SagaError, asyncio.CancelledError):
-            pass  # it is abandoned below, and whatever interrupted the drive is raised on
-        finally:
-            _abandon(drive, self._journal)
+            calls.running[asyncio.wrap_future(outcome)] = _Flight(call, outcome, bridge)
+            start()
+        except BaseException:
+            outcome.cancel()
+            raise
 
+    async def _run_watched(self, drive: Drive, call: Call) -> Result:
+        with self._watchdog.watching(drive, call):
+            return await call.arun()
 
-class _LeftInThread(BaseException):
-    """The task was cancelled while a plain step runs on in its thread; that thread will finish the drive."""
+    def _on_late_beside(self, drive: Drive) -> OnLate:
+        """Leave late effects without blocking the loop."""
 
-    def __init__(self, cancelled: asyncio.CancelledError) -> None:
-        super().__init__()
-        self.cancelled = cancelled
+        def begin(call: Call, result: Result) -> None:
+            arguments = (drive, self._journal, call, result)
+            threading.Thread(target=leave_late_effect, args=arguments, name="saga-late-effect").start()
+
+        return begin
+
+    async def _end(self, drive: Drive, calls: _AsyncCalls, error: BaseException) -> bool:
+        """End the drive that this error ended; tell whether the task was cancelled meanwhile."""
+        is_cancelled, is_waiting = False, isinstance(error, (LeaseLost, JournalError))
+        if is_waiting and calls.running:
+            try:
+                await asyncio.wait(calls.running)
+            except asyncio.CancelledError:
+                is_cancelled = True
+        if is_cancelled or not is_waiting:
+            calls.cancel()
+            is_cancelled |= await until_over([future for future, flight in calls.running.items() if not flight.thread])
+        ending = Ending(drive, self._journal, error)
+        left = calls.hand_over(ending)
+        if left:
+            ending.begin(left)  # their threads end it
+            return is_cancelled
+        begun = asyncio.get_running_loop().run_in_executor(None, ending.begin)
+        is_cancelled |= await until_over([begun])
+        begun.result()
+        ending.over.result()
+        return is_cancelled
 
 
 def _settle(future: asyncio.Future[AppendResult], result: AppendResult | BaseException) -> None:
@@ -313,48 +323,3 @@ def _settle(future: asyncio.Future[AppendResult], result: AppendResult | BaseExc
         future.set_exception(result)
     else:
         future.set_result(result)
-
-
-def _finish_in_thread(drive: Drive, call: Call, future: Future[Result], journal: Journal) -> None:
-    """Journal what a step gave whose caller has gone, and give the lease back; runs in the step's thread."""
-    try:
-        if future.exception() is None:
-            drive.absorb(call, future.result())
-    except JournalError:
-        _abandon(drive, journal)
-        return
-    _give_back(drive, journal, "CancelledError")
-
-
-def _send(steps: Generator[Append, AppendResult, None], result: AppendResult | None) -> Append | None:
-    """Take the next effect of a drive that is being interrupted; None at its end."""
-    try:
-        return next(steps) if result is None else steps.send(result)
-    except StopIteration:
-        return None
-
-
-def _give_back(drive: Drive, journal: Journal, cause: str) -> None:
-    """Give the lease back with an entry or, if that cannot be written, without."""
-    steps = drive.interruption(cause)
-    try:
-        effect = _send(steps, None)
-        while effect is not None:
-            effect = _send(steps, journal.append(effect.commit))
-    except (LeaseLost, SagaError):
-        pass  # it is abandoned below, and whatever interrupted the drive is raised on
-    finally:
-        _abandon(drive, journal)
-
-
-def _abandon(drive: Drive, journal: Journal) -> None:
-    """Leave no lease behind: not one whose commit was interrupted before the drive learned of it, either."""
-    position, state = drive.position, drive.state
-    try:
-        header = journal.header(state.saga_id, state.generation)
-    except JournalError:
-        if position.is_held and position.eid is not None:
-            journal.abandon(position.eid, position.epoch)
-        return
-    if header is not None and header.drive == position.drive:
-        journal.abandon(header.eid, header.epoch)

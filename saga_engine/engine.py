@@ -9,52 +9,54 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakSet
 
 from connect.eaas.core.responses import BackgroundResponse
 from msgspec import Raw
 
+from saga_engine.background import Background, check_worker_arguments, path_of
 from saga_engine.clock import Clock, SystemClock
 from saga_engine.codec import decode_json, encode_json
-from saga_engine.context import SagaContext
-from saga_engine.decider import Phase, State, answer, full_id, is_early, replay
-from saga_engine.drive import Budget, Drive, Live, Position
+from saga_engine.corrections import Corrections, Place
+from saga_engine.decider import State, answer, full_id, is_early, replay
+from saga_engine.documents import Documents, Source
+from saga_engine.drive import Budget, Drive, Position
 from saga_engine.drivers import AsyncDriver, SyncDriver, Threads
 from saga_engine.errors import (
     BadDefinition,
     BadJournalURL,
     BadRequest,
     LeaseLost,
-    NotAllowed,
     SagaError,
     TransactionException,
     TransactionNotSelected,
     UnknownExecution,
     UnknownSaga,
 )
+from saga_engine.exports import export_of, record_of
 from saga_engine.journal import (
     ABSENT,
-    CancelRequested,
     DriveResumed,
     Entry,
     Header,
     Journal,
     Loaded,
-    ParkedStepResolved,
     RequestDelivered,
     Response,
     SagaStarted,
     SagaStatus,
-    SignalReceived,
     TakenOver,
 )
 from saga_engine.journals import open_journal
 from saga_engine.logs import engine_logger, log_entries
-from saga_engine.plan import Workflow, adopt_kinds, asks, build_workflow, plan_of, policy_of
-from saga_engine.record import SagaRecord, as_record, to_response
+from saga_engine.plan import Workflow, adopt_kinds, asks, build_workflow, exclusive_of, plan_of, policy_of
+from saga_engine.record import SagaRecord, as_child_record, as_record, as_tombstone, to_response
 from saga_engine.saga import Saga, Services, check_definition
+from saga_engine.scopes import documents_at
+from saga_engine.worker import WAIT_S_MAX, Worker
 
 __all__ = ["DEFAULT_JOURNAL_URL", "Engine", "Recovered", "default_engine"]
 
@@ -102,7 +104,7 @@ class _Stuck(Exception):
     """This deployment cannot drive the execution."""
 
 
-class Engine:
+class Engine(Corrections, Background):
     """Runs sagas on one journal. Safe for use from any number of threads and event loops.
 
     Args:
@@ -113,12 +115,15 @@ class Engine:
         lease_s: seconds without a heartbeat after which a holder on another host counts as dead; an open journal
             has its own.
         heartbeat_s: seconds between heartbeats of a process that holds a lease; an open journal has its own.
-        threads_max: how many plain steps may run at once beside event loops.
+        threads_max: how many plain steps may run at once beside event loops; as many again in the worker.
+        concurrency_max: how many executions the worker carries on at once.
+        poll_s: how often the worker looks for what other processes left or made due, in seconds.
+        stop_timeout_s: how long `run` and `close` wait for running steps, in seconds.
         clock: wall and monotonic time; by default the machine's.
         observer: told of every durable commit, in the driving thread, with the saga id and its entries.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all but the first by keyword: each is a choice of its own
         self,
         journal: str | Journal = DEFAULT_JOURNAL_URL,
         *,
@@ -130,12 +135,16 @@ class Engine:
         lease_s: float = 30.0,
         heartbeat_s: float = 10.0,
         threads_max: int = 64,
+        concurrency_max: int = 64,
+        poll_s: float = 1.0,
+        stop_timeout_s: float = 30.0,
         clock: Clock | None = None,
         observer: Observer | None = None,
     ) -> None:
         for saga in (registered := tuple(sagas)):
             check_definition(saga)
         _check_arguments(budget_s, threads_max)
+        check_worker_arguments(concurrency_max, poll_s, stop_timeout_s)
         self._services = Services(config, client, logger)
         self._is_own_journal = isinstance(journal, str)
         if not self._is_own_journal and not (hasattr(journal, "append") and hasattr(journal, "submit")):
@@ -150,6 +159,9 @@ class Engine:
         self._observer = observer
         self._threads = Threads(threads_max)
         self._checked: WeakSet[type[Saga]] = WeakSet(registered)
+        self._prepare_background(
+            lambda: self._worker_of(concurrency_max, threads_max, poll_s), poll_s, stop_timeout_s
+        )
         self._sync = SyncDriver(self.journal, self._clock, self._threads)
         self._async = AsyncDriver(self.journal, self._clock, self._threads)
 
@@ -221,6 +233,8 @@ class Engine:
             return self._open(saga, saga_id, 1, raw, services)
         if header.status.is_ended:
             return self._deliver_to_ended(saga, header, raw, services)
+        if header.response is not None:  # it is being undone after its end: what was answered once stays so (S32)
+            return to_response(header.response)
         if self.journal.is_held(header):
             return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
         return self._deliver(saga, header, raw, services)
@@ -251,24 +265,33 @@ class Engine:
             raise BadRequest(f"{raised}: deliver a request that has its key") from error
         return f"{type(saga).__name__}:{key}"
 
-    def _open(self, saga: Saga, saga_id: str, generation: int, raw: Raw, services: Services) -> Drive:
+    def _open(
+        self,
+        saga: Saga,
+        saga_id: str,
+        generation: int,
+        raw: Raw,
+        services: Services,
+        budget: Budget | None = None,
+    ) -> Drive:
         """Prepare the first drive of an execution that does not exist yet."""
-        kind, now, live, budget = type(saga), self._clock.now(), Live(raw, Raw(b"{}")), self._budget()
-        workflow = self._workflow(saga, full_id(saga_id, generation), raw, live, services, budget)
+        kind, now, budget = type(saga), self._clock.now(), budget or self._budget()
+        documents = Documents(lambda scope: (raw, Raw(b"{}")), budget.remaining_s)
+        workflow = self._workflow(saga, full_id(saga_id, generation), raw, documents, services)
         self._warn_about_mode(workflow)
         position = Position(drive=secrets.token_hex(8))
         started = SagaStarted(
             at=now,
             saga=kind.__name__,
-            saga_path=f"{kind.__module__}:{kind.__qualname__}",
+            saga_path=path_of(kind),
             saga_id=saga_id,
             generation=generation,
             drive=position.drive,
-            plan=plan_of(workflow),
+            plan=plan_of(workflow, exclusive_of(saga, decode_json(raw))),
             policy=policy_of(kind, now),
             request=raw,
         )
-        return self._drive(position, [started], None, (), live, workflow, budget, services)
+        return self._drive(position, [started], None, (), documents, workflow, budget, services)
 
     def _deliver_to_ended(self, saga: Saga, header: Header, raw: Raw, services: Services) -> Drive | BackgroundResponse:
         if type(saga).restarts is not Saga.restarts:
@@ -294,7 +317,8 @@ class Engine:
         # A delivery during the engine's own wait leaves its request behind and waits on (S15, S18).
         wait_s_max = 0.0 if is_waiting else None
         try:
-            return self._take(saga, header, state, loaded, position, raw, delivered, services, wait_s_max)
+            budget = self._budget(wait_s_max)
+            return self._take(saga, header, state, loaded, position, raw, delivered, services, budget)
         except _Stuck as stuck:
             self._note_stuck(header, str(stuck))
             return to_response(Response("reschedule", countdown_s=STUCK_COUNTDOWN_S))
@@ -309,33 +333,41 @@ class Engine:
         raw: Raw,
         taking: Entry,
         services: Services,
-        wait_s_max: float | None = None,
+        budget: Budget,
     ) -> Drive:
         """Prepare a drive that goes on with a journaled execution; its first commit takes the lease."""
         first: list[Entry] = [taking]
         if not state.is_released:
             first.insert(0, TakenOver(at=taking.at, drive=position.drive, died=header.held_by))
-        live, budget = Live(raw, state.data), self._budget(wait_s_max)
+        documents = Documents(_as_delivered(state, raw), budget.remaining_s)
         saga_id = full_id(state.saga_id, state.generation)
         try:
-            workflow = self._workflow(saga, saga_id, state.first_request, live, services, budget)
+            workflow = self._workflow(saga, saga_id, state.first_request, documents, services)
         except TransactionNotSelected as nothing_listed:  # it lacks all of the journaled steps (S27)
             raise _Stuck(str(nothing_listed)) from nothing_listed
         missing = [step.name for step in state.plan.steps if step.name not in workflow.steps]
         if missing:
             raise _Stuck(f"{type(saga).__name__} has no step named {missing[0]!r} any more: deploy one that has")
         adopt_kinds(workflow, state.plan)
-        return self._drive(position, first, state, loaded.inbox, live, workflow, budget, services)
+        return self._drive(position, first, state, loaded.inbox, documents, workflow, budget, services)
 
     def _workflow(
-        self, saga: Saga, saga_id: str, first_request: Raw, live: Live, services: Services, budget: Budget
+        self, saga: Saga, saga_id: str, first_request: Raw, documents: Documents, services: Services
     ) -> Workflow:
-        def new_context() -> SagaContext:
-            return SagaContext(
-                saga_id, type(saga).__name__, "", live.data, remaining_s=budget.remaining_s, save=live.save
-            )
+        return build_workflow(saga, decode_json(first_request), services, documents, saga_id, self._undo_for_order)
 
-        return build_workflow(saga, decode_json(first_request), live.request, services, new_context)
+    def _undo_for_order(self, saga_id: str, note: str) -> SagaRecord:
+        """Undo, or cancel, what a later order takes back, and tell how it stands (`Saga.undoes`).
+
+        Raises:
+            UnknownExecution: there is none.
+        """
+        record = self.get(saga_id)
+        if record.status is SagaStatus.COMPLETED:
+            self.undo(saga_id, note=note)
+        elif record.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED):
+            self.cancel(saga_id, note)
+        return self.get(saga_id)
 
     def _budget(self, wait_s_max: float | None = None) -> Budget:
         return Budget(self._clock, self._budget_s, self._budget_s if wait_s_max is None else wait_s_max)
@@ -346,7 +378,7 @@ class Engine:
         first: Sequence[Entry],
         before: State | None,
         inbox: Sequence[Any],
-        live: Live,
+        documents: Documents,
         workflow: Workflow,
         budget: Budget,
         services: Services,
@@ -354,14 +386,17 @@ class Engine:
         log = self._log if services.logger is None else engine_logger(services.logger)
 
         def on_commit(state: State, entries: Sequence[Entry]) -> None:
-            self._tell(log, full_id(state.saga_id, state.generation), entries)
+            saga_id = full_id(state.saga_id, state.generation)
+            self._tell(log, saga_id, entries)
+            if state.is_released:
+                self._waits.tell(saga_id, state)
 
         return Drive(
             position,
             first,
             before,
             inbox,
-            live,
+            documents,
             workflow,
             clock=self._clock,
             budget=budget,
@@ -436,24 +471,36 @@ class Engine:
         Raises:
             _Stuck: this engine lacks what it takes.
         """
+        drive = self._take_up(header, self._budget(wait_s_max=0.0))
+        if drive is not None:
+            self._sync.run(drive)
+        return drive is not None
+
+    def _take_up(self, header: Header, budget: Budget) -> Drive | None:
+        """Prepare to drive an execution that nobody delivers; None if somebody holds it, or it waits for a delivery.
+
+        Raises:
+            _Stuck: this engine lacks what it takes.
+        """
         if self.journal.is_held(header):
-            return False
+            return None
         loaded = self.journal.load(header.eid)
         state = replay(loaded.entries)
-        is_idle = state.status.is_ended or (state.parked is not None and not loaded.inbox)
+        is_at_rest = state.status.is_ended or state.parked is not None
+        is_idle = is_at_rest and not loaded.inbox
         if is_idle or state.plan.mode == "select":
-            return False
+            return None
         saga = self._find(state)()
         services = self._services_for(saga, as_record(header, state))
         position = Position(secrets.token_hex(8), header.eid, loaded.seq, header.epoch)
         resumed = DriveResumed(at=self._clock.now(), drive=position.drive)
-        drive = self._take(saga, header, state, loaded, position, state.request, resumed, services, wait_s_max=0.0)
-        self._sync.run(drive)
-        return True
+        return self._take(saga, header, state, loaded, position, state.request, resumed, services, budget)
 
     def _find(self, state: State) -> type[Saga]:
         if state.saga in self._sagas:
             return self._sagas[state.saga]
+        if state.saga_path in self._started:
+            return self._started[state.saga_path]
         try:
             return find_saga(state.saga_path)
         except UnknownSaga as error:
@@ -463,6 +510,8 @@ class Engine:
         if self._services.are_given:
             return self._services
         given = saga.services(record)
+        if given is None and path_of(type(saga)) in self._started_bare:
+            return self._services
         if given is None:
             raise _Stuck(
                 f"{type(saga).__name__} has no services here: give Engine(config=, client=, logger=), or define "
@@ -486,8 +535,10 @@ class Engine:
         Raises:
             UnknownExecution: there is none.
         """
-        header = self._header(saga_id)
-        return as_record(header, replay(self.journal.load(header.eid).entries))
+        place = self._place(saga_id)
+        if place.child:
+            return as_child_record(place.header, self._replayed(place.header), place.child)
+        return self._record(place.header)
 
     def history(self, saga_id: str) -> list[Entry]:
         """Give all entries of an execution, oldest first.
@@ -495,7 +546,11 @@ class Engine:
         Raises:
             UnknownExecution: there is none.
         """
-        return list(self.journal.load(self._header(saga_id).eid).entries)
+        place = self._place(saga_id)
+        entries = self.journal.load(place.header.eid).entries
+        if not place.child:
+            return list(entries)
+        return [entry for entry in entries if getattr(entry, "step", "").startswith(f"{place.child}/")]
 
     def search(
         self,
@@ -517,99 +572,132 @@ class Engine:
             raise BadRequest(f"limit is {limit}: give at least 1")
         name = saga.__name__ if isinstance(saga, type) else saga
         headers = self.journal.search(status=status, saga=name, stuck=stuck, limit=limit)
-        return [as_record(header, replay(self.journal.load(header.eid).entries)) for header in headers]
+        return [self._record(header) for header in headers]
 
-    def _header(self, saga_id: str) -> Header:
+    def _record(self, header: Header) -> SagaRecord:
+        return as_tombstone(header) if header.is_purged else as_record(header, self._replayed(header))
+
+    def _replayed(self, header: Header) -> State:
+        return replay(self.journal.load(header.eid).entries)
+
+    def _place(self, saga_id: str) -> Place:
+        header = self._find_header(saga_id)
+        if header is not None:
+            return Place(header)
+        parent, slash, child = saga_id.rpartition("/")
+        while slash:
+            header = self._find_header(parent)
+            if header is not None:
+                return self._child_place(saga_id, header, child)
+            parent, slash, outer = parent.rpartition("/")
+            child = f"{outer}/{child}"
+        raise UnknownExecution(f"no execution {saga_id!r} in {self.journal.url}: see saga list")
+
+    def _find_header(self, saga_id: str) -> Header | None:
         match = _GENERATION.match(saga_id)
         bare, generation = (match["bare"], int(match["generation"])) if match else (saga_id, None)
-        header = self.journal.header(bare, generation)
-        if header is None:
-            raise UnknownExecution(f"no execution {saga_id!r} in {self.journal.url}: see saga list")
-        return header
+        return self.journal.header(bare, generation)
 
-    # --- correcting ---
+    def _child_place(self, saga_id: str, header: Header, child: str) -> Place:
+        state = self._replayed(header)
+        members = state.shape.members.get(child, ()) if child in state.shape.scopes else ()
+        if not any(state.steps[name].order or state.steps[name].phase.is_over for name in members):
+            raise UnknownExecution(f"no child saga {saga_id!r} was started: see saga show {header.saga_id}")
+        return Place(header, child)
 
-    def signal(self, saga_id: str, name: str, payload: Any = None) -> None:
-        """Send a signal; the step that waits for it finds `payload` in `context.state[name]`.
+    # --- keeping ---
 
-        It is kept until a step waits for it. If nobody holds the execution, this engine drives it on.
+    def purge(self, older_than: timedelta | float) -> int:
+        """Remove the entries of executions that ended longer ago; a redelivery still gets their answer.
 
-        Raises:
-            UnknownExecution: there is none.
-            NotAllowed: it ended.
-            NotJSON: the payload is not JSON.
-        """
-        if not (isinstance(name, str) and name):
-            raise BadRequest(f"the signal's name is {name!r}: give a non-empty str")
-        raw = encode_json(payload, "payload", Saga.payload_bytes_max)
-        self._mail(saga_id, SignalReceived(at=self._clock.now(), name=name, payload=raw))
-
-    def cancel(self, saga_id: str, reason: str, *, who: str = "") -> None:
-        """Cancel an execution: the running step is waited for, then all that started is compensated.
-
-        A parked one stays parked until its step is resolved, and is compensated then.
-        If nobody holds the execution, this engine drives it.
-
-        Raises:
-            UnknownExecution: there is none.
-            NotAllowed: it ended.
-        """
-        self._mail(saga_id, CancelRequested(at=self._clock.now(), reason=reason, who=who))
-
-    def resolve_parked(
-        self,
-        saga_id: str,
-        step: str,
-        *,
-        note: str,
-        outcome: Literal["undone", "done", "not_done"] = "undone",
-        who: str = "",
-    ) -> None:
-        """Tell how a parked step stands after a person dealt with it; the execution goes on from there.
+        Works in small batches, between which others write. Parked executions are never purged.
 
         Args:
-            saga_id: the execution.
-            step: the parked step's name.
-            note: what was done, for the record.
-            outcome: "undone": its effect is gone, compensation goes on; "done": its effect is there, the
-                saga goes on with the next step; "not_done": it left no effect, the step runs again.
-            who: who says so.
+            older_than: the age since the end, as a timedelta or in seconds.
+
+        Returns:
+            How many executions were purged.
+        """
+        age_s = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+        if not isinstance(age_s, (int, float)) or isinstance(age_s, bool) or not age_s >= 0:
+            raise BadRequest(f"purge(older_than={older_than!r}): give a timedelta, or seconds of at least 0")
+        before, purged = self._clock.now() - age_s, 0
+        while (count := self.journal.purge(before=before, limit=_PAGE)) > 0:
+            purged += count
+            if count < _PAGE:
+                break
+        return purged
+
+    def export(self, saga_id: str) -> dict[str, Any]:
+        """Give an execution as plain JSON values: everything that is journaled of it, secrets in it included.
 
         Raises:
-            UnknownExecution: there is none.
-            NotAllowed: that step is not parked, or the outcome does not fit a compensation.
+            UnknownExecution: there is none, or it was purged.
         """
-        header = self._header(saga_id)
-        state = replay(self.journal.load(header.eid).entries)
-        found = state.steps.get(step)
-        if found is None or found.phase is not Phase.PARKED:
-            parked = [name for name, s in state.steps.items() if s.phase is Phase.PARKED]
-            raise NotAllowed(f"{saga_id}: step {step!r} is not parked; parked are {parked or 'none'}")
-        if state.turned_back and outcome != "undone":
-            raise NotAllowed(f"{saga_id} is compensating: only the outcome 'undone' lets it go on")
-        now = self._clock.now()
-        self._mail(saga_id, ParkedStepResolved(at=now, step=step, outcome=outcome, note=note, who=who))
+        header = self._place(saga_id).header
+        return export_of(header, self.journal.load(header.eid))
 
-    def _mail(self, saga_id: str, entry: Entry) -> None:
-        header = self._header(saga_id)
-        if header.status.is_ended:
-            raise NotAllowed(f"{saga_id} ended {header.status.value}: nothing can change it any more")
-        self.journal.put(header.eid, entry)
+    @staticmethod
+    def replay(document: Mapping[str, Any]) -> SagaRecord:
+        """Give the record of an exported execution, without any journal.
+
+        Raises:
+            BadExport: the document is no export of an execution, or a later release wrote it.
+        """
+        return record_of(document)
+
+    # --- taking in what others say ---
+
+    def _nudge(self, header: Header) -> None:
         try:
-            self._carry_on(self._header(saga_id))
+            self._carry_on(header)
         except LeaseLost:
             return  # whoever holds it takes the mail in with the next commit
         except _Stuck as stuck:
             self._note_stuck(header, str(stuck))  # the message waits for whoever can go on
-        if self._header(saga_id).status.is_ended and any(
-            message.entry == entry for message in self.journal.load(header.eid).inbox
-        ):
-            raise NotAllowed(f"{saga_id} ended before it could take that in: nothing can change it any more")
+
+    # --- the worker ---
+
+    def _worker_of(self, concurrency_max: int, threads_max: int, poll_s: float) -> Worker:
+        return Worker(
+            journal=self.journal,
+            clock=self._clock,
+            threads=self._threads,
+            take_up=self._take_up_or_note,
+            new_budget=lambda: self._budget(WAIT_S_MAX),
+            log=self._log,
+            concurrency_max=concurrency_max,
+            threads_max=threads_max,
+            poll_s=poll_s,
+        )
+
+    def _take_up_or_note(self, header: Header, budget: Budget) -> Drive | None:
+        try:
+            return self._take_up(header, budget)
+        except _Stuck as stuck:
+            self._note_stuck(header, str(stuck))
+            return None
+
+    def _told(self, header: Header) -> BackgroundResponse:
+        if header.response is not None:
+            return to_response(header.response)
+        if self.journal.is_held(header):
+            return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
+        state = self._replayed(header)
+        response = answer(state, self._clock.now())
+        if state.parked is None:
+            return to_response(response)
+        try:
+            saga = self._find(state)()
+        except _Stuck:
+            return to_response(response)
+        return self._parked_response(saga, as_record(header, state), response)
 
     # --- closing ---
 
     def close(self) -> None:
-        """Give back threads and, if this engine opened it, the journal."""
+        """Stop the worker, give back threads and, if this engine opened it, the journal."""
+        self._close_background()
         self._threads.close()
         if self._is_own_journal:
             self.journal.close()
@@ -623,6 +711,13 @@ class Engine:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _as_delivered(state: State, request: Raw) -> Source:
+    """Give what steps are built from: the journaled documents, with the request that was delivered now."""
+    if bytes(request) == bytes(state.request):
+        return lambda scope: documents_at(state, scope)
+    return lambda scope: (request, documents_at(state, scope)[1])
 
 
 def _check_arguments(budget_s: Any, threads_max: Any) -> None:

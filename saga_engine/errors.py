@@ -9,6 +9,7 @@ SagaError                           (transactions.errors)
 ├── NotAllowed                      an operation does not fit the execution's present state
 ├── NoContext                       current_context() outside a step
 ├── LimitReached                    a limit with a name was reached
+├── BadExport                       a document is no exported execution
 ├── JournalError
 │   ├── BadJournalURL               nobody can open that URL
 │   ├── ForeignJournal              the file is something else's
@@ -18,12 +19,17 @@ SagaError                           (transactions.errors)
 │   └── JournalUnavailable          it cannot be read or written now (disk full, read-only, locked)
 └── StepFailure                     (transactions.errors): what `compensate` gets as `e`
     ├── StepInterrupted             the process died, or the handler was cancelled, in the middle of the step
+    ├── StepTimedOut                an attempt took longer than the step's timeout_s
+    ├── SignalTimedOut              the signal that a WaitFor waited for did not come
+    ├── BranchConflict              branches of one group changed one thing differently
     ├── DeadlineExceeded            the saga's deadline passed
-    └── SagaCancelled               somebody cancelled the saga
+    ├── SagaCancelled               somebody cancelled the saga
+    └── UndoRequested               a completed execution is to be undone
 
 BaseException
 └── EngineSignal
-    └── LeaseLost                   another drive holds the execution now
+    ├── LeaseLost                   another drive holds the execution now
+    └── AttemptAbandoned            this attempt timed out and was given up
 """
 
 from __future__ import annotations
@@ -41,9 +47,12 @@ from transactions.errors import (
 )
 
 __all__ = [
+    "AttemptAbandoned",
     "BadDefinition",
+    "BadExport",
     "BadJournalURL",
     "BadRequest",
+    "BranchConflict",
     "CorruptJournal",
     "DeadlineExceeded",
     "EngineSignal",
@@ -61,11 +70,14 @@ __all__ = [
     "RecordedError",
     "SagaCancelled",
     "SagaError",
+    "SignalTimedOut",
     "StepFailure",
     "StepInterrupted",
     "StepRefused",
+    "StepTimedOut",
     "TransactionException",
     "TransactionNotSelected",
+    "UndoRequested",
     "UnknownExecution",
     "UnknownSaga",
     "UnsafeFileSystem",
@@ -98,6 +110,10 @@ class NoContext(SagaError):
 
 class LimitReached(SagaError):
     """A limit was reached."""
+
+
+class BadExport(SagaError):
+    """The document is no exported execution."""
 
 
 class JournalError(SagaError):
@@ -140,9 +156,29 @@ class SagaCancelled(StepFailure):
     """The saga was cancelled."""
 
 
+class StepTimedOut(StepFailure):
+    """An attempt of the step took longer than its timeout_s, and nothing tells whether it took effect."""
+
+
+class SignalTimedOut(StepFailure):
+    """The signal did not come in time."""
+
+
+class BranchConflict(StepFailure):
+    """Branches of one parallel group changed the same thing differently."""
+
+
+class UndoRequested(StepFailure):
+    """The execution had completed, and is undone because somebody asked for that."""
+
+
 class EngineSignal(BaseException):
     """Control flow of the engine: derives from BaseException so that no step's `except Exception` swallows it."""
 
 
 class LeaseLost(EngineSignal):
     """Another drive holds the execution now; this one may not append to it any more."""
+
+
+class AttemptAbandoned(EngineSignal):
+    """This attempt timed out and was given up: what it does now is not journaled any more."""

@@ -42,14 +42,19 @@ __all__ = [
     "DriveResumed",
     "Entry",
     "ErrorRecord",
+    "ExclusiveDenied",
+    "ExclusiveHeld",
+    "ExclusiveRight",
     "Header",
     "InboxMessage",
     "InboxPending",
     "Journal",
+    "LateEffectFound",
     "Loaded",
     "Opening",
     "ParkedStepResolved",
     "Plan",
+    "PlanScope",
     "PlanStep",
     "Policy",
     "ProbeStarted",
@@ -61,8 +66,11 @@ __all__ = [
     "SagaStarted",
     "SagaStatus",
     "SagaSuspended",
+    "SignalAwaited",
+    "SignalMissed",
     "SignalReceived",
     "SkipAnswered",
+    "StateEdited",
     "StateSaved",
     "StepCompensated",
     "StepCompleted",
@@ -70,11 +78,14 @@ __all__ = [
     "StepNotSelected",
     "StepParked",
     "StepProbed",
+    "StepResumed",
     "StepSkipped",
+    "StepSkippedByHand",
     "StepStarted",
     "StepStatus",
     "StepSuspended",
     "TakenOver",
+    "UndoOrdered",
     "WaitElapsed",
     "decode_entries",
     "encode_entries",
@@ -84,7 +95,7 @@ __all__ = [
 ABSENT = Raw(b"")
 
 #: The version of the entries below. A release that adds a type or a field raises it.
-ENTRY_VERSION = 1
+ENTRY_VERSION = 2
 
 
 class SagaStatus(str, Enum):
@@ -148,13 +159,59 @@ class ErrorRecord(_Part, frozen=True):
 
 
 class PlanStep(_Part, frozen=True):
-    """One step of a plan. `needs` names the steps that must be over before it starts."""
+    """One step of a plan.
+
+    Attributes:
+        name: unique in the plan; a step of a child saga has the child's path before its own name (`Child/Step`).
+        needs: the steps that must be over before it starts.
+        probed, has_undo: it has a `probe`, a `compensate` of its own.
+        is_idempotent: running `execute` again with the same idempotency key has no second effect.
+        scope: where it finds its state and request, see `PlanScope`; "" is the saga itself.
+        signal, signal_timeout_s: it only waits for a signal of this name, at most so many seconds.
+    """
 
     name: str
     kind: Kind = Kind.COMPENSATABLE
     needs: tuple[str, ...] = ()
     probed: bool = False
     on_unknown: Literal["rerun", "compensate", "park"] = "rerun"
+    has_undo: bool = True
+    is_idempotent: bool = False
+    scope: str = ""
+    signal: str | None = None
+    signal_timeout_s: float | None = None
+
+
+class PlanScope(_Part, frozen=True):
+    """Steps that share a state of their own: a branch of a parallel group, or a child saga.
+
+    A scope begins with a copy of its parent's state and request. When all scopes of one group are over, what they
+    changed goes into the parent's.
+
+    Attributes:
+        id: unique in the plan.
+        parent: the scope around it; "" is the saga itself.
+        group: the number of the group that it belongs to; a child saga is alone in its group.
+        child: the path of the child saga (`Child`, `Child/Grandchild`); "" for a branch.
+        saga, saga_path: the child's name and `module:QualifiedName`.
+        deadline_s: the child's own deadline, in seconds from its start.
+    """
+
+    id: str
+    parent: str
+    group: int
+    child: str = ""
+    saga: str = ""
+    saga_path: str = ""
+    deadline_s: float | None = None
+
+
+class ExclusiveRight(_Part, frozen=True):
+    """That only one execution at a time may hold `name`; see `saga_engine.Exclusive`."""
+
+    name: str
+    when_held: Literal["wait", "refuse"] = "wait"
+    when_parked: Literal["hold", "release"] = "hold"
 
 
 class Plan(_Part, frozen=True):
@@ -162,6 +219,8 @@ class Plan(_Part, frozen=True):
 
     steps: tuple[PlanStep, ...]
     mode: Literal["chain", "select"] = "chain"
+    scopes: tuple[PlanScope, ...] = ()
+    exclusive: ExclusiveRight | None = None
 
 
 class Policy(_Part, frozen=True):
@@ -240,7 +299,9 @@ class SagaSuspended(Entry, frozen=True, kw_only=True):
     """The drive gave the lease back to wait; `told` is what the caller was answered."""
 
     is_decision: ClassVar[bool] = True
-    cause: Literal["step", "retry", "compensation", "budget", "interrupted", "raised"]
+    cause: Literal[
+        "step", "retry", "compensation", "budget", "interrupted", "raised", "queued", "signal", "exclusive"
+    ]
     due_at: float | None = None
     told: Response | None = None
 
@@ -315,6 +376,7 @@ class StepFailed(Entry, frozen=True, kw_only=True):
     """An attempt failed; without `retry_at` it was the last one. `effect` is what it may have left behind.
 
     `is_refusal`: the step answered `fail`. `is_unasked`: its `should_execute` raised. `limit`: the limit it broke.
+    `is_abandoned`: it timed out, and its thread was still running when it was given up.
     """
 
     step: str
@@ -324,6 +386,7 @@ class StepFailed(Entry, frozen=True, kw_only=True):
     is_refusal: bool = False
     is_unasked: bool = False
     limit: str | None = None
+    is_abandoned: bool = False
     state: Raw = ABSENT
     request: Raw = ABSENT
 
@@ -349,7 +412,7 @@ class CompensationBegun(Entry, frozen=True, kw_only=True):
     """The execution turned back: what was started is undone from here."""
 
     is_decision: ClassVar[bool] = True
-    cause: Literal["failed", "cancelled", "deadline", "interrupted"]
+    cause: Literal["failed", "cancelled", "deadline", "interrupted", "conflict", "undo"]
     step: str | None = None
 
 
@@ -416,6 +479,27 @@ class StateSaved(Entry, frozen=True, kw_only=True):
     request: Raw = ABSENT
 
 
+class SignalAwaited(Entry, frozen=True, kw_only=True):
+    """The step, a `WaitFor`, waits for its signal until `due_at`; None: without a limit of its own."""
+
+    is_decision: ClassVar[bool] = True
+    step: str
+    due_at: float | None = None
+
+
+class SignalMissed(Entry, frozen=True, kw_only=True):
+    """The signal that the step, a `WaitFor`, waited for did not come in time."""
+
+    is_decision: ClassVar[bool] = True
+    step: str
+
+
+class ExclusiveDenied(Entry, frozen=True, kw_only=True):
+    """Another execution, `by`, holds the exclusive right that this one needs."""
+
+    by: str
+
+
 class SignalReceived(Entry, frozen=True, kw_only=True):
     """Somebody sent a signal."""
 
@@ -437,6 +521,53 @@ class ParkedStepResolved(Entry, frozen=True, kw_only=True):
     outcome: Literal["undone", "done", "not_done"]
     note: str
     who: str = ""
+
+
+class StepResumed(Entry, frozen=True, kw_only=True):
+    """A person lets a step that parked, or that waits, go on at once; `is_forced`: although that may be unsafe."""
+
+    step: str
+    note: str = ""
+    who: str = ""
+    is_forced: bool = False
+
+
+class StepSkippedByHand(Entry, frozen=True, kw_only=True):
+    """A person declares a step over; `changes` go into the state as if the step had made them."""
+
+    step: str
+    changes: Raw
+    note: str = ""
+    who: str = ""
+    is_forced: bool = False
+
+
+class StateEdited(Entry, frozen=True, kw_only=True):
+    """A person set these top-level keys of the state, and removed those."""
+
+    changes: Raw
+    removed: tuple[str, ...] = ()
+    note: str = ""
+    who: str = ""
+
+
+class UndoOrdered(Entry, frozen=True, kw_only=True):
+    """A person, or a later order, wants a completed execution undone (S32)."""
+
+    note: str = ""
+    who: str = ""
+
+
+class LateEffectFound(Entry, frozen=True, kw_only=True):
+    """An attempt whose drive had given it up, or lost the execution, came to its end after all (J10).
+
+    `undone` tells under which idempotency key it ran: how often the step had been undone before it.
+    """
+
+    step: str
+    attempt: int
+    undone: int
+    error: ErrorRecord | None = None
 
 
 AnyEntry = (
@@ -469,6 +600,14 @@ AnyEntry = (
     | SignalReceived
     | CancelRequested
     | ParkedStepResolved
+    | SignalAwaited
+    | SignalMissed
+    | ExclusiveDenied
+    | StepResumed
+    | StepSkippedByHand
+    | StateEdited
+    | UndoOrdered
+    | LateEffectFound
 )
 
 _encoder = msgspec.json.Encoder()
@@ -516,11 +655,21 @@ class Opening(Struct, frozen=True):
 
 
 class Release(Struct, frozen=True):
-    """The lease goes back with this commit; this is how the execution stands. `due_at` in Unix seconds."""
+    """The lease goes back with this commit; this is how the execution stands.
+
+    Args:
+        due_at: when it wants to go on by itself, in Unix seconds.
+        told: what the caller was answered.
+        response: the final answer, once there is one.
+        awaits: the exclusive right that it waits for: when its holder frees it, this execution becomes due.
+        frees: the exclusive right that it gives back.
+    """
 
     due_at: float | None = None
     told: Response | None = None
     response: Response | None = None
+    awaits: str | None = None
+    frees: str | None = None
 
 
 class Commit(Struct, frozen=True):
@@ -538,6 +687,8 @@ class Commit(Struct, frozen=True):
         drained: ids of the inbox messages that `entries` contain.
         opening: the header of a new execution.
         release: give the lease back with this commit.
+        exclusive: an exclusive right to take with this commit, which starts the execution or takes its lease; the
+            commit is refused while another execution holds the right.
     """
 
     eid: int | None
@@ -551,6 +702,7 @@ class Commit(Struct, frozen=True):
     drained: tuple[int, ...] = ()
     opening: Opening | None = None
     release: Release | None = None
+    exclusive: str | None = None
 
 
 class Committed(Struct, frozen=True):
@@ -577,10 +729,17 @@ class AlreadyStarted(Struct, frozen=True):
     """The commit was refused: an execution with that id and generation is there already."""
 
 
+class ExclusiveHeld(Struct, frozen=True):
+    """The commit was refused, nothing of it is kept: the execution `by` (its full id) holds the exclusive right."""
+
+    by: str
+
+
 class Header(Struct, frozen=True):
     """How an execution stands, as of its last suspension or end; times in Unix seconds.
 
     `drive` and `process` tell who holds the lease (both None: nobody); `held_by` is the same for a person.
+    `is_purged`: only this header is left of it.
     """
 
     eid: int
@@ -598,6 +757,7 @@ class Header(Struct, frozen=True):
     told: Response | None = None
     response: Response | None = None
     stuck: str | None = None
+    is_purged: bool = False
 
 
 class Loaded(Struct, frozen=True):
@@ -608,7 +768,7 @@ class Loaded(Struct, frozen=True):
     inbox: tuple[InboxMessage, ...]
 
 
-AppendResult = Committed | InboxPending | AlreadyStarted
+AppendResult = Committed | InboxPending | AlreadyStarted | ExclusiveHeld
 
 
 class Journal(Protocol):
@@ -633,7 +793,11 @@ class Journal(Protocol):
         """Find the header of an execution; without `generation`, the latest one."""
 
     def load(self, eid: int) -> Loaded:
-        """Read the whole execution as of one moment."""
+        """Read the whole execution as of one moment.
+
+        Raises:
+            UnknownExecution: there is none of that number, or it was purged.
+        """
 
     def is_held(self, header: Header) -> bool:
         """Tell whether a live drive holds the execution."""
@@ -652,10 +816,24 @@ class Journal(Protocol):
     ) -> list[Header]:
         """List headers, newest first; `before` is the eid that ended the last page."""
 
-    def recoverable(self, *, now: float, after: int = 0, limit: int = 100) -> list[Header]:
+    def recoverable(
+        self, *, now: float, after: int = 0, limit: int = 100, stuck_before: float | None = None
+    ) -> list[Header]:
         """List, oldest first, the headers of executions that nobody holds and that can go on.
 
-        They were left by a drive that died, or are due, or have mail. `after` is the eid that ended the last page.
+        They were left by a drive that died, or are due, or have mail (that includes ended ones: a late effect, or the
+        order to undo). `after` is the eid that ended the last page. With `stuck_before` (Unix seconds), those that
+        were noted as stuck at that time or later are left out.
+        """
+
+    def next_due(self, *, after: float) -> float | None:
+        """Give the earliest time after `after` at which a waiting execution is due, in Unix seconds; None: none."""
+
+    def purge(self, *, before: float, limit: int = 100) -> int:
+        """Remove, in one short transaction, the entries of up to `limit` executions that ended before `before`.
+
+        Oldest first; parked ones, and ended ones that somebody drives or that have mail, are not touched. Of each the
+        header stays (S15). Returns how many were purged: fewer than `limit` means that none are left.
         """
 
     def note_stuck(self, header: Header, reason: str, at: float) -> None:

@@ -80,7 +80,10 @@ def _executed(state: State, call: Call, result: Result, now: float, carried: Car
     if error is not None:
         record, retry_at = _failure(state, call, error, now, call.step.retry)
         effect: Literal["unknown", "none"] = "unknown" if result.is_reached else "none"
-        return StepFailed(at=now, step=name, error=record, effect=effect, retry_at=retry_at, **carried)
+        return StepFailed(
+            at=now, step=name, error=record, effect=effect, retry_at=retry_at,
+            is_abandoned=result.is_abandoned, **carried,
+        )  # fmt: skip
     if isinstance(value, Suspend):
         due_at = None if value.timeout_s is None else now + value.timeout_s
         return StepSuspended(
@@ -97,8 +100,16 @@ def _executed(state: State, call: Call, result: Result, now: float, carried: Car
             at=now, step=name, response=response, due_at=now + (response.countdown_s or 0.0),
             has_effect=result.is_reached, **carried,
         )  # fmt: skip
-    refused = record_error(StepRefused(response.output))
-    return StepFailed(at=now, step=name, error=refused, effect="none", is_refusal=True, **carried)
+    return _refused(state, call, StepRefused(response.output), now, carried)
+
+
+def _refused(state: State, call: Call, refusal: StepRefused, now: float, carried: Carried) -> Entry:
+    """Record a `fail`: the last word of a step, save of one that must succeed in the end (S8, S20)."""
+    name, retry_at = call.step.name, None
+    record = record_error(refusal)
+    if state.shape.keeps_trying(name):
+        record, retry_at = _failure(state, call, refusal, now, call.step.retry)
+    return StepFailed(at=now, step=name, error=record, effect="none", retry_at=retry_at, is_refusal=True, **carried)
 
 
 def _probed(call: Call, result: Result, now: float, carried: Carried) -> Entry:

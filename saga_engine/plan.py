@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tenacity import stop_after_attempt, stop_never, wait_random_exponential
 
 from saga_engine.context import SagaContext
-from saga_engine.errors import InvalidTransaction, TransactionNotSelected
-from saga_engine.journal import Plan, PlanStep, Policy
+from saga_engine.errors import BadRequest, InvalidTransaction, SagaError
+from saga_engine.journal import ExclusiveRight, Plan, PlanScope, PlanStep, Policy
+from saga_engine.layout import Layout, Level, Place, lay_out
 from saga_engine.logs import OnceLogger, step_logger
 from saga_engine.saga import CacheProvider, Saga, Services
 from saga_engine.services import Container, bind_config
+from saga_engine.services.container import Registration
+from saga_engine.signals import WaitFor
+from saga_engine.undoing import Undo, UndoSaga
 from transactions import BackgroundTransaction, Kind, RetryPolicy
 from transactions.adapters import FunctionBackgroundTransaction, as_transaction
 from transactions.contracts import overrides
 
-__all__ = ["Step", "Workflow", "adopt_kinds", "asks", "build_workflow", "plan_of", "policy_of"]
+__all__ = [
+    "Documents",
+    "Step",
+    "Workflow",
+    "adopt_kinds",
+    "asks",
+    "build_workflow",
+    "exclusive_of",
+    "plan_of",
+    "policy_of",
+]
 
 _ONCE = RetryPolicy(stop=stop_after_attempt(1))
 _UNTIL_IT_SUCCEEDS = RetryPolicy(stop=stop_never, wait=wait_random_exponential(multiplier=1, max=3_600))
 _ON_UNKNOWN = ("rerun", "compensate", "park")
+_AFTER_PIVOT = (Kind.RETRIABLE, Kind.READ_ONLY)
+_KEY_CHARS_MAX = 512
+
+
+class Documents(Protocol):
+    """What the steps of one drive read and write."""
+
+    def request(self, scope: str) -> dict[str, Any]:
+        """Give the live dict that steps of this scope may have injected as `request`."""
+
+    def context(self, *, scope: str, saga_id: str, saga: str, step: str, path: str) -> SagaContext:
+        """Make the context of one step; `path` is its name in the plan."""
 
 
 @dataclass(slots=True)
 class Step:
     """A transaction at its place in one execution, built for one drive.
 
-    `is_asked`: it has a `should_execute` of its own.
+    Attributes:
+        name: its name in the plan: a step of a child saga has the child's path before its own (`Child/Step`).
+        is_asked: it has a `should_execute` of its own.
+        scope: where its state and request are, see `PlanScope`.
+        needs: the steps that must be over before it starts.
+        middlewares: what wraps its `execute`, outermost first.
     """
 
     name: str
@@ -38,117 +69,254 @@ class Step:
     retry: RetryPolicy
     compensation_retry: RetryPolicy
     is_asked: bool
+    scope: str
+    needs: tuple[str, ...]
+    middlewares: tuple[Any, ...]
 
 
 @dataclass(slots=True)
 class Workflow:
-    """All steps of one execution, by name and in order, and the middlewares around them."""
+    """All steps of one execution, by name and in the order of the plan.
+
+    Attributes:
+        declared: what the steps are built from.
+        adopted: the journaled plan whose kinds win, once there is one.
+    """
 
     saga: Saga
     steps: dict[str, Step]
-    middlewares: list[Any] = field(default_factory=list)
+    scopes: tuple[PlanScope, ...]
+    declared: _Declared
+    adopted: Plan | None = None
+
+    def rebuild(self, scope: str) -> None:
+        """Build the steps of exactly this scope anew: an attempt that was given up keeps the old objects.
+
+        Raises:
+            InvalidTransaction: the saga's list is not the one that it was.
+        """
+        layout = self.declared.layout()
+        if len(layout.places) != len(self.steps):
+            raise _other_steps(self.saga)
+        build = _Build(self.declared)
+        for place, old in zip(layout.places, list(self.steps.values()), strict=True):
+            if old.scope == scope:
+                fresh = build.step(place, scope)
+                if fresh.name != old.name:
+                    raise _other_steps(self.saga)
+                fresh.needs = old.needs
+                self.steps[old.name] = fresh
+        _set_policies(self)
+
+
+def _other_steps(saga: Saga) -> InvalidTransaction:
+    return InvalidTransaction(
+        f"{type(saga).__name__}.transactions(request) listed other steps when it was asked again: let the list depend "
+        "on nothing but the request"
+    )
 
 
 def build_workflow(
     saga: Saga,
     first_request: dict[str, Any],
-    request: dict[str, Any],
     services: Services,
-    new_context: Callable[[], SagaContext],
+    documents: Documents,
+    saga_id: str,
+    undo: Undo,
+    journaled: Plan | None = None,
 ) -> Workflow:
     """Build the steps and middlewares of one execution anew.
 
     Args:
         saga: the saga.
-        first_request: the request of the start, on which alone the list of transactions depends (S1).
-        request: the present request, which the steps may have injected.
+        first_request: the request of the start, on which alone the lists of transactions depend (S1).
         services: what the steps are built with.
-        new_context: makes the context of one step.
+        documents: gives the requests that the steps may have injected, and their contexts.
+        saga_id: the execution, with its generation.
+        undo: undoes a completed execution of another saga, for `Saga.undoes`.
+        journaled: the plan of an execution that goes on: its kinds and scopes win over those of later code (S1).
 
     Raises:
-        TransactionNotSelected: the saga lists no transactions.
+        TransactionNotSelected: the saga, or a child in it, lists no transactions.
+        BadDefinition: a saga cannot be a child, or contains itself.
+        BadRequest: the request does not say what a saga with `undoes` is to undo.
         InvalidTransaction: an entry cannot be used, or two steps have one name.
         DependencyBuildingFailure: a service is missing.
     """
-    entries = [entry for entry in saga.transactions(first_request) if entry]
-    if not entries:
-        raise TransactionNotSelected(
-            f"{type(saga).__name__}.transactions(request) listed nothing for this request: list at least one"
-        )
-    container = _container(saga, request, services)
+    declared = _Declared(saga, first_request, services, documents, saga_id, undo)
+    layout = declared.layout()
+    steps = _steps_of(layout, declared, journaled)
+    for scope in layout.scopes:
+        if scope.child in steps:
+            raise _same_name(saga, scope.child)
+    scopes = tuple(layout.scopes) if journaled is None else journaled.scopes
+    workflow = Workflow(saga, steps, scopes, declared, journaled)
+    _set_policies(workflow)
+    return workflow
+
+
+def _steps_of(layout: Layout, declared: _Declared, journaled: Plan | None) -> dict[str, Step]:
+    build = _Build(declared)
+    planned = {} if journaled is None else {step.name: step for step in journaled.steps}
+    known = {""} if journaled is None else {"", *(scope.id for scope in journaled.scopes)}
+    names: list[str] = []
     steps: dict[str, Step] = {}
-    for entry in entries:
-        step = _build_step(saga, container, entry, services, new_context())
+    for place in layout.places:
+        # Later code may have moved the step: its documents are where the journal says.
+        step = build.step(place, place.scope if journaled is None or place.scope in known else "")
+        found = planned.get(step.name)
+        if found is not None and found.scope != step.scope:
+            step = build.step(place, found.scope)
         if step.name in steps:
-            raise InvalidTransaction(
-                f"{type(saga).__name__} has two steps named {step.name!r}: give one of them another name()"
-            )
+            raise _same_name(declared.saga, step.name)
+        step.needs = tuple([names[need] for need in place.needs])
+        names.append(step.name)
         steps[step.name] = step
-    middlewares = [_build_middleware(container, entry) for entry in saga.middlewares(request) if entry]
-    return Workflow(saga, steps, middlewares)
+    return steps
 
 
-def _container(saga: Saga, request: dict[str, Any], services: Services) -> Container:
-    """Make the scope of one drive: variables outermost, then the core services, then what providers provide."""
-    logger = step_logger(services.logger)
-    root = bind_config(Container(), services.config or {}, OnceLogger(logger))
-    scope = root.child(client=services.client, logger=logger, request=request)
-    for provider in {"cache": CacheProvider, **saga.providers}.values():
-        scope.bind_provider(provider)
-    return scope
+def _same_name(saga: Saga, name: str) -> InvalidTransaction:
+    return InvalidTransaction(f"{type(saga).__name__} has two steps named {name!r}: give one of them another name()")
 
 
-def _build_step(saga: Saga, container: Container, entry: Any, services: Services, context: SagaContext) -> Step:
-    scope = container.child(context=context, logger=step_logger(services.logger, context))
-    transaction = _build_transaction(scope, entry)
-    name = transaction.name()
-    _check_transaction(name, transaction, step_logger(services.logger))
-    context.step = name
-    retry = _retry_of(transaction, transaction.kind)
-    undo = transaction.compensation_retry or saga.compensation_retry
-    is_asked = overrides(transaction, "should_execute")
-    return Step(name, transaction, context, retry, undo, is_asked)
+@dataclass(slots=True, frozen=True)
+class _Declared:
+    """What a workflow is built from."""
+
+    saga: Saga
+    first_request: dict[str, Any]
+    services: Services
+    documents: Documents
+    saga_id: str
+    undo: Undo
+
+    def layout(self) -> Layout:
+        """Ask for the lists and lay them out."""
+        first = [_undo_step(self.saga, self.first_request, self.undo)] if self.saga.undoes is not None else []
+        return lay_out(self.saga, first, self.first_request, self.services)
 
 
-def _retry_of(transaction: BackgroundTransaction, kind: Kind) -> RetryPolicy:
-    return transaction.retry or (_UNTIL_IT_SUCCEEDS if kind is Kind.RETRIABLE else _ONCE)
+def _undo_step(saga: Saga, request: dict[str, Any], undo: Undo) -> UndoSaga:
+    assert saga.undoes is not None, "only a saga that undoes one has this step"
+    undone, where = saga.undoes.__name__, f"{type(saga).__name__}.undoes_key(request)"
+    try:
+        key = saga.undoes_key(request)
+    except SagaError:
+        raise
+    except Exception as error:
+        raised = f"{where} raised {type(error).__name__}: {error}"
+        raise BadRequest(f"{raised}: deliver a request that tells which {undone} it undoes") from error
+    if not isinstance(key, str) or not 0 < len(key) <= _KEY_CHARS_MAX:
+        raise BadRequest(f"{where} gave {key!r:.200}: it must give a str of 1 to {_KEY_CHARS_MAX} characters")
+    return UndoSaga(undone, f"{undone}:{key}", undo, type(saga).__name__)
 
 
-def _build_transaction(scope: Container, entry: Any) -> BackgroundTransaction:
-    if isinstance(entry, type):
-        if issubclass(entry, BackgroundTransaction):
-            return scope.get(entry)
-        raise InvalidTransaction(f"{entry.__qualname__} is no transaction: derive it from BackgroundTransaction")
-    transaction = as_transaction(entry)
-    if isinstance(transaction, FunctionBackgroundTransaction) and transaction.service_names:
-        return transaction.with_services(scope.arguments_for(transaction.function))
-    return transaction
+class _Build:
+    """Builds steps, with one container for each saga and one set of middlewares for each scope.
 
+    All that is built in one drive costs what a saga of a few quick steps costs; so what a step does not want is not
+    made for it: no scope of its own in the container, no logger.
+    """
 
-def _check_transaction(name: Any, transaction: BackgroundTransaction, logger: Any) -> None:
-    kind = type(transaction).__qualname__
-    if not isinstance(name, str) or not name.strip():
-        raise InvalidTransaction(f"{kind}.name() is {name!r}: return a non-empty str")
-    if not isinstance(transaction.kind, Kind):
-        raise InvalidTransaction(f"{name}: kind is {transaction.kind!r}: choose one of {[str(k) for k in Kind]}")
-    if transaction.kind is Kind.PIVOT:
-        raise InvalidTransaction(
-            f"{name}: this release does not carry out Kind.PIVOT: leave kind at its default, and let compensate "
-            "raise e if there is no undo"
+    def __init__(self, declared: _Declared) -> None:
+        self._services = declared.services
+        self._documents = declared.documents
+        self._saga_id = declared.saga_id
+        self._first_request = declared.first_request
+        self._containers: dict[str, Container] = {}
+        self._listed: dict[str, tuple[Any, ...]] = {}
+        self._middlewares: dict[tuple[str, str], tuple[Any, ...]] = {}
+        config = declared.services.config
+        self._logger = step_logger(declared.services.logger)
+        self._variables = bind_config(Container(), config, OnceLogger(self._logger)) if config else _no_variables()
+
+    def step(self, place: Place, scope: str) -> Step:
+        """Build one step; what it needs and how it is retried is filled in later."""
+        level = place.level
+        context = self._documents.context(
+            scope=scope,
+            saga_id=f"{self._saga_id}/{level.path}" if level.path else self._saga_id,
+            saga=level.kind.__name__,
+            step="",
+            path="",
         )
-    for attribute in ("timeout_s", "abandon_s"):
-        if getattr(transaction, attribute, None) is not None:
-            OnceLogger(logger).warning(
-                "%s: this release does not enforce %s; set the time-out of the client that the step uses",
-                type(transaction).__qualname__,
-                attribute,
+        transaction = self._transaction(place.entry, level, scope, context)
+        name = transaction.name()
+        _check_transaction(name, transaction, level)
+        context.step = name
+        context.path = f"{level.path}/{name}" if level.path else name
+        return Step(
+            name=context.path,
+            transaction=transaction,
+            context=context,
+            retry=_ONCE,
+            compensation_retry=transaction.compensation_retry or level.saga.compensation_retry,
+            is_asked=overrides(transaction, "should_execute"),
+            scope=scope,
+            needs=(),
+            middlewares=self._middlewares_at(level, scope),
+        )
+
+    def _transaction(self, entry: Any, level: Level, scope: str, context: SagaContext) -> BackgroundTransaction:
+        if isinstance(entry, type):
+            if not issubclass(entry, BackgroundTransaction):
+                raise InvalidTransaction(
+                    f"{entry.__qualname__} is no transaction: derive it from BackgroundTransaction"
+                )
+            return self._container(level).get_inside(entry, lambda: self._own_services(scope, context))
+        if isinstance(entry, (list, set, frozenset)):
+            raise InvalidTransaction(f"{entry!r} is no transaction: write Chain(...) or Parallel(...) for several")
+        transaction = as_transaction(entry)
+        if isinstance(transaction, FunctionBackgroundTransaction) and transaction.service_names:
+            container = self._container(level).child(**self._own_services(scope, context))
+            return transaction.with_services(container.arguments_for(transaction.function))
+        return transaction
+
+    def _own_services(self, scope: str, context: SagaContext) -> dict[str, Any]:
+        """Give what one step has in front of what its saga's container holds."""
+        logger = step_logger(self._services.logger, context)
+        return {"context": context, "logger": logger, "request": self._documents.request(scope)}
+
+    def _container(self, level: Level) -> Container:
+        """Give a saga's own scope: variables outermost, then the core services, then what providers provide."""
+        found = self._containers.get(level.path)
+        if found is None:
+            found = self._containers[level.path] = self._variables.child(
+                client=self._services.client, logger=self._logger, request=self._documents.request(level.path)
             )
-    if transaction.on_unknown not in _ON_UNKNOWN:
-        raise InvalidTransaction(f"{name}: on_unknown is {transaction.on_unknown!r}: choose one of {_ON_UNKNOWN}")
-    for attribute in ("retry", "compensation_retry"):
-        policy = getattr(transaction, attribute)
-        if policy is not None and not isinstance(policy, RetryPolicy):
-            raise InvalidTransaction(f"{name}: {attribute} is {policy!r}: give a RetryPolicy or None")
+            providers = level.saga.providers
+            if "cache" not in providers:
+                found.bind_registrations([_cache()])
+            for provider in providers.values():
+                found.bind_provider(provider)
+        return found
+
+    def _middlewares_at(self, level: Level, scope: str) -> tuple[Any, ...]:
+        """Give what wraps the steps of a saga in one scope: the middlewares of the sagas around it, then its own."""
+        found = self._middlewares.get((level.path, scope))
+        if found is None:
+            outer = () if level.parent is None else self._middlewares_at(level.parent, scope)
+            found = self._middlewares[level.path, scope] = (*outer, *self._own_middlewares(level, scope))
+        return found
+
+    def _own_middlewares(self, level: Level, scope: str) -> Iterable[Any]:
+        listed = self._listed.get(level.path)
+        if listed is None:
+            listed = tuple([entry for entry in level.saga.middlewares(self._first_request) if entry])
+            self._listed[level.path] = listed
+        if not listed:
+            return ()
+        container = self._container(level).child(request=self._documents.request(scope))
+        return [_build_middleware(container, entry) for entry in listed]
+
+
+def _no_variables() -> Container:
+    return Container().child(config={})
+
+
+def _cache() -> Registration:
+    """Give the default `cache` without asking its provider for a list: it is bound in every drive."""
+    return Registration("cache", CacheProvider().provide_cache, "provider", "CacheProvider.provide_cache")
 
 
 def _build_middleware(container: Container, entry: Any) -> Any:
@@ -158,30 +326,145 @@ def _build_middleware(container: Container, entry: Any) -> Any:
     return middleware
 
 
-def plan_of(workflow: Workflow) -> Plan:
-    """Give what is journaled of the steps: a chain, in which each step needs the one before (S1)."""
-    is_chain = workflow.saga.mode == "chain"
-    steps: list[PlanStep] = []
-    for name, step in workflow.steps.items():
-        needs = (steps[-1].name,) if steps and is_chain else ()
-        transaction = step.transaction
-        steps.append(
-            PlanStep(
-                name=name,
-                kind=transaction.kind,
-                needs=needs,
-                probed=overrides(transaction, "probe"),
-                on_unknown=transaction.on_unknown,  # type: ignore[arg-type]  # checked when it was built
-            )
+def _check_transaction(name: Any, transaction: BackgroundTransaction, level: Level) -> None:
+    """Check what a transaction declares, before anything runs."""
+    if not isinstance(name, str) or not name.strip():
+        kind = type(transaction).__qualname__
+        raise InvalidTransaction(f"{kind}.name() is {name!r}: return a non-empty str")
+    if not isinstance(transaction.kind, Kind):
+        raise InvalidTransaction(f"{name}: kind is {transaction.kind!r}: choose one of {[str(k) for k in Kind]}")
+    if transaction.on_unknown not in _ON_UNKNOWN:
+        raise InvalidTransaction(f"{name}: on_unknown is {transaction.on_unknown!r}: choose one of {_ON_UNKNOWN}")
+    for attribute in ("retry", "compensation_retry"):
+        policy = getattr(transaction, attribute)
+        if policy is not None and not isinstance(policy, RetryPolicy):
+            raise InvalidTransaction(f"{name}: {attribute} is {policy!r}: give a RetryPolicy or None")
+    _check_times(name, transaction)
+    if level.saga.mode == "select" and (transaction.kind is Kind.PIVOT or isinstance(transaction, WaitFor)):
+        raise InvalidTransaction(
+            f"{name}: mode 'select' runs one transaction, so that it has neither a pivot nor a WaitFor: make the mode "
+            f"of {level.kind.__name__} 'chain'"
         )
-    return Plan(steps=tuple(steps), mode="chain" if is_chain else "select")
+
+
+def _check_times(name: str, transaction: BackgroundTransaction) -> None:
+    timeout_s, abandon_s = transaction.timeout_s, transaction.abandon_s
+    if timeout_s is not None and not (_is_number(timeout_s) and timeout_s > 0):
+        raise InvalidTransaction(f"{name}: timeout_s is {timeout_s!r}: give a number of seconds above 0, or None")
+    if not (_is_number(abandon_s) and abandon_s >= 0):
+        raise InvalidTransaction(f"{name}: abandon_s is {abandon_s!r}: give a number of seconds of at least 0")
+    if not isinstance(transaction.is_idempotent, bool):
+        raise InvalidTransaction(f"{name}: is_idempotent is {transaction.is_idempotent!r}: give True or False")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value < float("inf")
+
+
+def _set_policies(workflow: Workflow) -> None:
+    """Give each step its retries: by its own policy, or else by its kind and its place behind the pivot (S1, S20)."""
+    if workflow.adopted is None:
+        kinds = {name: step.transaction.kind for name, step in workflow.steps.items()}
+    else:
+        kinds = {planned.name: planned.kind for planned in workflow.adopted.steps if planned.name in workflow.steps}
+    is_after_pivot = False
+    for name, kind in kinds.items():
+        step = workflow.steps[name]
+        keeps_trying = is_after_pivot or kind is Kind.RETRIABLE
+        step.retry = step.transaction.retry or (_UNTIL_IT_SUCCEEDS if keeps_trying else _ONCE)
+        is_after_pivot = is_after_pivot or kind is Kind.PIVOT
+
+
+def plan_of(workflow: Workflow, exclusive: ExclusiveRight | None) -> Plan:
+    """Give what is journaled of the steps, once they are in a possible order.
+
+    Args:
+        workflow: the steps, just built for a new execution.
+        exclusive: what `exclusive_of` gave.
+
+    Raises:
+        InvalidTransaction: the kinds of the steps are in an impossible order (S20).
+    """
+    _check_order(workflow)
+    return Plan(
+        steps=tuple([_planned(step) for step in workflow.steps.values()]),
+        mode="select" if workflow.saga.mode == "select" else "chain",
+        scopes=workflow.scopes,
+        exclusive=exclusive,
+    )
+
+
+def _planned(step: Step) -> PlanStep:
+    transaction = step.transaction
+    awaited = transaction if isinstance(transaction, WaitFor) else None
+    return PlanStep(
+        name=step.name,
+        kind=transaction.kind,
+        needs=step.needs,
+        probed=overrides(transaction, "probe"),
+        on_unknown=transaction.on_unknown,  # type: ignore[arg-type]  # checked when it was built
+        has_undo=overrides(transaction, "compensate"),
+        is_idempotent=transaction.is_idempotent,
+        scope=step.scope,
+        signal=None if awaited is None else awaited.signal,
+        signal_timeout_s=None if awaited is None else awaited.signal_timeout_s,
+    )
+
+
+def _check_order(workflow: Workflow) -> None:
+    """Refuse what could neither be undone nor carried through."""
+    pivot: Step | None = None
+    for step in workflow.steps.values():
+        kind = step.transaction.kind
+        if pivot is not None and kind not in _AFTER_PIVOT:
+            _refuse_behind(pivot, step)
+        if kind is Kind.PIVOT:
+            _check_pivot(workflow, step)
+            pivot = step
+
+
+def _refuse_behind(pivot: Step, step: Step) -> None:
+    if step.transaction.kind is Kind.PIVOT:
+        raise InvalidTransaction(
+            f"{step.name} is a second pivot, after {pivot.name}: a saga has one point of no return; make one of them "
+            "retriable, or compensatable and before the other"
+        )
+    raise InvalidTransaction(
+        f"{step.name} is compensatable and comes after the pivot {pivot.name}, behind which nothing is undone: move it "
+        "before the pivot, or make it retriable or read-only"
+    )
+
+
+def _check_pivot(workflow: Workflow, step: Step) -> None:
+    if step.transaction.on_unknown == "compensate":
+        raise InvalidTransaction(
+            f"{step.name}: on_unknown is 'compensate' and it is a pivot, which is not undone while nobody knows "
+            "whether it took effect: choose 'rerun' or 'park'"
+        )
+    scopes = {scope.id: scope for scope in workflow.scopes}
+    scope = step.scope
+    while scope:
+        if not scopes[scope].child:
+            raise InvalidTransaction(
+                f"{step.name} is a pivot inside a parallel group, whose other branches could then neither be undone "
+                "nor be sure to succeed: put it behind the group"
+            )
+        scope = scopes[scope].parent
 
 
 def adopt_kinds(workflow: Workflow, plan: Plan) -> None:
-    """Let the journaled kinds win over those of later code (S1)."""
-    for planned in plan.steps:
-        step = workflow.steps[planned.name]
-        step.retry = _retry_of(step.transaction, planned.kind)
+    """Let the journaled kinds win over those of later code (S1), in what is rebuilt later, too."""
+    workflow.adopted = plan
+    _set_policies(workflow)
+
+
+def exclusive_of(saga: Saga, request: dict[str, Any]) -> ExclusiveRight | None:
+    """Give the right that an execution of this request needs; None: none.
+
+    Raises:
+        BadRequest: the saga's key for it cannot be used.
+    """
+    return None if saga.exclusive is None else saga.exclusive.right_for(type(saga).__name__, request)
 
 
 def policy_of(saga: type[Saga], now: float) -> Policy:

@@ -13,11 +13,23 @@ from saga_engine.codec import decode_json
 from saga_engine.decider import Phase, State, StepState, full_id
 from saga_engine.journal import Header, Response, SagaStatus, StepStatus
 from saga_engine.recorded import as_text
+from saga_engine.scopes import documents_at
+from transactions import Kind
 
 #: What is kept of a response's text, in characters; Connect shows less.
 OUTPUT_CHARS_MAX = 16_000
 
-__all__ = ["OUTPUT_CHARS_MAX", "SagaRecord", "StepRecord", "as_record", "error_text", "from_response", "to_response"]
+__all__ = [
+    "OUTPUT_CHARS_MAX",
+    "SagaRecord",
+    "StepRecord",
+    "as_child_record",
+    "as_record",
+    "as_tombstone",
+    "error_text",
+    "from_response",
+    "to_response",
+]
 
 
 @dataclass(frozen=True)
@@ -25,10 +37,11 @@ class StepRecord:
     """One step of an execution; times in Unix seconds.
 
     Attributes:
-        attempts: attempts of `execute` so far.
+        attempts: attempts of `execute` so far; of a child saga, the most that one of its steps needed.
         error: the last error of `execute`, or of `compensate` if the undo fails; None if there is none.
         undo_attempts: attempts of `compensate` so far.
         cause, next_action: why it is parked, and what a person can do; None if it is not.
+        steps: the steps of a child saga; empty for any other step.
     """
 
     name: str
@@ -42,6 +55,7 @@ class StepRecord:
     cause: str | None = None
     next_action: str | None = None
     due_at: float | None = None
+    steps: tuple[StepRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,8 @@ class SagaRecord:
         held_by: who drives it now, as `host:pid`; None: nobody.
         next_due_at: when it wants to go on by itself; None: it does not wait for a time.
         stuck: why nobody could drive it when it was last tried; None if nothing stands in the way.
-        request, state: as last journaled; copies.
+        request, state: as last journaled; copies. While branches run, what they changed is laid over each other.
+        is_purged: only this is left of it: no steps, no request, no state.
     """
 
     saga_id: str
@@ -72,6 +87,7 @@ class SagaRecord:
     stuck: str | None = None
     request: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    is_purged: bool = False
 
     def as_builtins(self) -> dict[str, Any]:
         """Give the record as plain JSON values."""
@@ -90,7 +106,7 @@ def as_record(header: Header, state: State) -> SagaRecord:
         status=state.status,
         generation=state.generation,
         response=to_response(state.response) if state.response else None,
-        steps=tuple(_step_record(state, planned.name, planned.kind.value) for planned in state.plan.steps),
+        steps=_step_records(state, ""),
         error=_error(state),
         held_by=header.held_by,
         next_due_at=state.due_at,
@@ -98,12 +114,148 @@ def as_record(header: Header, state: State) -> SagaRecord:
         updated_at=state.at,
         stuck=header.stuck,
         request=decode_json(state.request),
-        state=decode_json(state.data),
+        state=_state_seen(state, ""),
     )
 
 
-def _step_record(state: State, name: str, kind: str) -> StepRecord:
-    step = state.steps[name]
+def as_tombstone(header: Header) -> SagaRecord:
+    """Give what is left of a purged execution."""
+    return SagaRecord(
+        saga_id=full_id(header.saga_id, header.generation),
+        saga=header.saga,
+        status=header.status,
+        generation=header.generation,
+        response=to_response(header.response) if header.response else None,
+        steps=(),
+        error=header.response.output if header.response and header.response.status == "fail" else None,
+        held_by=None,
+        next_due_at=None,
+        created_at=header.created_at,
+        updated_at=header.updated_at,
+        is_purged=True,
+    )
+
+
+def as_child_record(header: Header, state: State, child: str) -> SagaRecord:
+    """Give the record of a child saga that is under way in this execution, or was."""
+    scope = state.shape.scopes[child]
+    names = state.shape.members[child]
+    steps = [state.steps[name] for name in names]
+    started = [step.started_at for step in steps if step.started_at is not None]
+    ended = [step.finished_at for step in steps if step.finished_at is not None]
+    due = [due for step in steps if (due := step.due_at or step.retry_at) is not None]
+    return SagaRecord(
+        saga_id=f"{full_id(state.saga_id, state.generation)}/{child}",
+        saga=scope.saga,
+        status=_SAGA_STATUSES[_status_of_child(state, child)],
+        generation=state.generation,
+        response=None,
+        steps=_step_records(state, child),
+        error=next((text for step in steps if (text := error_text(step)) is not None), None),
+        held_by=header.held_by,
+        next_due_at=min(due, default=None),
+        created_at=min(started, default=header.created_at),
+        updated_at=max(ended, default=state.at),
+        stuck=header.stuck,
+        request=decode_json(documents_at(state, child)[0]),
+        state=_state_seen(state, child),
+    )
+
+
+_SAGA_STATUSES = {
+    StepStatus.PENDING: SagaStatus.RUNNING,
+    StepStatus.RUNNING: SagaStatus.RUNNING,
+    StepStatus.SKIPPED: SagaStatus.SKIPPED,
+    StepStatus.COMPLETED: SagaStatus.COMPLETED,
+    StepStatus.FAILED: SagaStatus.RUNNING,
+    StepStatus.SUSPENDED: SagaStatus.SUSPENDED,
+    StepStatus.COMPENSATING: SagaStatus.COMPENSATING,
+    StepStatus.COMPENSATED: SagaStatus.COMPENSATED,
+    StepStatus.PARKED: SagaStatus.PARKED,
+}
+
+
+def _state_seen(state: State, scope: str) -> dict[str, Any]:
+    """Give a scope's state with what open scopes inside it changed laid over it."""
+    seen: dict[str, Any] = decode_json(documents_at(state, scope)[1])
+    for inner, found in state.scopes.items():
+        if scope in ("", *state.shape.path_to(inner)):
+            base = decode_json(found.base_data)
+            seen.update({k: v for k, v in decode_json(found.data).items() if k not in base or base[k] != v})
+    return seen
+
+
+def _step_records(state: State, child: str) -> tuple[StepRecord, ...]:
+    """List the steps of a saga or of a child, each child inside it as one step."""
+    records: dict[str, StepRecord] = {}
+    for planned in state.plan.steps:
+        children = [path for path in _children_around(state, planned.scope) if _is_inside(path, child)]
+        if children:
+            records.setdefault(children[0], _child_step_record(state, children[0], child))
+        elif not child or _children_around(state, planned.scope)[-1:] == (child,):
+            name = planned.name[len(child) + 1 :] if child else planned.name
+            records[planned.name] = _step_record(state.steps[planned.name], name, planned.kind.value)
+    return tuple(records.values())
+
+
+def _is_inside(path: str, child: str) -> bool:
+    return not child or path.startswith(f"{child}/")
+
+
+def _children_around(state: State, scope: str) -> tuple[str, ...]:
+    return tuple(each for each in state.shape.path_to(scope) if state.shape.scopes[each].child)
+
+
+def _child_step_record(state: State, path: str, parent: str) -> StepRecord:
+    steps = _step_records(state, path)
+    started = [step.started_at for step in steps if step.started_at is not None]
+    status = _status_of_child(state, path)
+    is_over = status in (StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.COMPENSATED)
+    parked = next((step for step in steps if step.status is StepStatus.PARKED), None)
+    return StepRecord(
+        name=path[len(parent) + 1 :] if parent else path,
+        status=status,
+        attempts=max(step.attempts for step in steps),
+        error=next((step.error for step in steps if step.error is not None), None),
+        started_at=min(started, default=None),
+        finished_at=max((step.finished_at or 0.0 for step in steps), default=None) if is_over else None,
+        kind=_kind_of_child(state, path),
+        undo_attempts=max(step.undo_attempts for step in steps),
+        cause=parked.cause if parked else None,
+        next_action=parked.next_action if parked else None,
+        due_at=min((step.due_at for step in steps if step.due_at is not None), default=None),
+        steps=steps,
+    )
+
+
+def _kind_of_child(state: State, path: str) -> str:
+    kinds = {state.shape.steps[name].kind for name in state.shape.members[path]}
+    kind = Kind.PIVOT if Kind.PIVOT in kinds else Kind.COMPENSATABLE
+    return str(kind.value)
+
+
+#: A child stands as the first of these that one of its steps has.
+_TELLING = (
+    StepStatus.PARKED,
+    StepStatus.COMPENSATING,
+    StepStatus.RUNNING,
+    StepStatus.SUSPENDED,
+    StepStatus.COMPENSATED,
+    StepStatus.FAILED,
+)
+
+
+def _status_of_child(state: State, path: str) -> StepStatus:
+    found = [state.steps[name].phase.status for name in state.shape.members[path]]
+    telling = next((status for status in _TELLING if status in found), None)
+    if telling is not None:
+        return telling
+    if StepStatus.PENDING not in found:
+        return StepStatus.COMPLETED if StepStatus.COMPLETED in found else StepStatus.SKIPPED
+    return StepStatus.RUNNING if StepStatus.COMPLETED in found else StepStatus.PENDING
+
+
+def _step_record(step: StepState, name: str, kind: str) -> StepRecord:
     return StepRecord(
         name=name,
         status=step.phase.status,

@@ -12,6 +12,7 @@ from connect.eaas.core.responses import BackgroundResponse
 from tenacity import stop_after_attempt, wait_exponential_jitter
 
 from saga_engine.errors import BadDefinition, BadRequest
+from saga_engine.exclusive import Exclusive
 from saga_engine.services import ServiceProvider, provide_cache
 from saga_engine.services.cache import Cache
 from transactions import RetryPolicy
@@ -76,6 +77,14 @@ class Saga(ABC):
             reaching one parks it. `recoveries_max` counts takeovers without progress, `attempts_max` failed
             attempts of one step, `payload_bytes_max` bytes of JSON of the request and of the state.
         providers: service providers by key, beside the default `cache`.
+        exclusive: the right that only one execution at a time has, see `Exclusive`; None: there is none.
+        undoes: the saga whose completed execution this one undoes, as its first step (`Undo <its name>`), before its
+            own transactions: the saga of a cancel order undoes the purchase. That execution is found by `undoes_key`.
+
+    A saga can be a step of another one, by its class. Its steps then have their own `context.state` and request, as
+    in a branch of `Parallel`; its middlewares wrap them inside the outer saga's; its `compensation_retry`, `deadline_s`
+    and `providers` apply to them, its `park_policy`, `compensation_deadline_s` and limits do not: those are the outer
+    saga's.
     """
 
     mode: ClassVar[str] = "chain"
@@ -91,6 +100,8 @@ class Saga(ABC):
     entries_max: ClassVar[int] = 100_000
     payload_bytes_max: ClassVar[int] = 4_194_304
     providers: ClassVar[Mapping[str, ServiceProvider | type[ServiceProvider]]] = {}
+    exclusive: ClassVar[Exclusive | None] = None
+    undoes: ClassVar[type[Saga] | None] = None
 
     _services: Services = Services()
     _request: dict[str, Any] | None = None
@@ -100,12 +111,17 @@ class Saga(ABC):
     def transactions(self, request: dict[str, Any]) -> Sequence[Any]:
         """List the transactions of this request: classes, instances, tuples, decorated functions.
 
+        An entry may also be a `Parallel` or `Chain` of entries, or the class of another saga.
         Falsy entries are dropped. Called with the request of the start whenever an execution is taken up, so the
         list must depend on nothing but the request.
         """
 
     def middlewares(self, request: dict[str, Any]) -> Sequence[Any]:
-        """List what wraps `execute` of every step, outermost first: callables, or classes to build."""
+        """List what wraps `execute` of every step, outermost first: callables, or classes to build.
+
+        Called with the request of the start, as `transactions` is. A class is built anew for each branch of a
+        `Parallel`. The middlewares of a saga that is a step are inside those of the saga around it.
+        """
         return []
 
     def key(self, request: dict[str, Any]) -> str:
@@ -116,6 +132,16 @@ class Saga(ABC):
             raise BadRequest(
                 f"the request has no 'id': deliver one that has, or override {type(self).__name__}.key(request)"
             ) from None
+
+    def undoes_key(self, request: dict[str, Any]) -> str:
+        """Name the execution of the saga in `undoes` that the request undoes; by default, by that saga's own `key`.
+
+        So a purchase that is named by its asset is found by the cancel order's asset.
+        """
+        if self.undoes is None:
+            raise BadDefinition(f"{type(self).__name__} undoes no saga: set its `undoes`")
+        own = self._services
+        return self.undoes.make(own.config, own.client, own.logger).key(request)
 
     def restarts(self, request: dict[str, Any], previous: SagaRecord) -> bool:
         """Tell whether a delivery for an ended execution starts a new generation of it; by default, it does not."""
@@ -173,6 +199,10 @@ class Saga(ABC):
         """Do what `resolve` does in an event loop: async steps natively, plain ones in threads."""
         return await self._resolver().aresolve(self, self._given(request), self._services)
 
+    def _make_child(self, kind: type[Saga], services: Services) -> Saga:
+        """Make a saga that is a step of this one."""
+        return kind.make(services.config, services.client, services.logger, engine=self._engine)
+
     def _given(self, request: dict[str, Any] | None) -> dict[str, Any]:
         given = self._request if request is None else request
         if given is None:
@@ -215,6 +245,29 @@ def check_definition(saga: type[Saga]) -> None:
             raise BadDefinition(f"{saga.__name__}.{name} is {value!r}: give an int of at least 1")
     if not isinstance(saga.compensation_retry, RetryPolicy):
         raise BadDefinition(f"{saga.__name__}.compensation_retry is {saga.compensation_retry!r}: give a RetryPolicy")
+    _check_exclusive(saga)
+    _check_undoes(saga)
+
+
+def _check_exclusive(saga: type[Saga]) -> None:
+    if saga.exclusive is None:
+        return
+    if not isinstance(saga.exclusive, Exclusive):
+        raise BadDefinition(f"{saga.__name__}.exclusive is {saga.exclusive!r}: give Exclusive(key=...)")
+    if saga.mode == "select":
+        raise BadDefinition(f"{saga.__name__}.exclusive: a saga of mode 'select' has no exclusive right: remove it")
+
+
+def _check_undoes(saga: type[Saga]) -> None:
+    undone: Any = saga.undoes
+    if undone is None:
+        return
+    if not (isinstance(undone, type) and issubclass(undone, Saga)):
+        raise BadDefinition(f"{saga.__name__}.undoes is {undone!r}: give a subclass of Saga")
+    if undone is saga:
+        raise BadDefinition(f"{saga.__name__}.undoes is the saga itself: give the saga that it undoes")
+    if saga.mode == "select":
+        raise BadDefinition(f"{saga.__name__}.undoes: a saga of mode 'select' undoes none: make its mode 'chain'")
 
 
 def _check_number(saga: type[Saga], name: str) -> None:

@@ -20,10 +20,12 @@ from saga_engine.journal import (
     SignalReceived,
     SkipAnswered,
     StepStatus,
+    UndoOrdered,
 )
+from saga_engine.shape import Shape
 from transactions import Probe as ProbeAnswer
 
-__all__ = ["Phase", "State", "StepState"]
+__all__ = ["Phase", "ScopeState", "State", "StepState"]
 
 
 class Phase(Enum):
@@ -50,8 +52,11 @@ class Phase(Enum):
 
     status: StepStatus
     is_over: bool
+    bit: int
 
     def __init__(self, status: StepStatus, _meaning: str) -> None:
+        #: the phase as a flag, for looking at all steps at once
+        self.bit = 1 << len(type(self).__members__)
         #: what people see of it
         self.status = status
         #: forward: the steps after it may go on
@@ -70,6 +75,10 @@ class StepState(Struct, frozen=True):
         undo_of: what the step was when its undo began.
         undone: how often it was undone; part of its idempotency key (S17).
         is_passed_over: in mode select, not wanted at this delivery.
+        parked_from: the phase in which it was when it parked.
+        late_undone: an effect was found that the undo under way may have missed, so that it is to be undone once
+            more: how often the step had been undone before the attempt that left it (J10).
+        effect_undone: the same of the effect that is probed or undone now; None: it is that of the latest attempt.
     """
 
     phase: Phase = Phase.PENDING
@@ -94,20 +103,40 @@ class StepState(Struct, frozen=True):
     undo_started_at: float | None = None
     undone: int = 0
     is_passed_over: bool = False
+    parked_from: Phase | None = None
+    late_undone: int | None = None
+    effect_undone: int | None = None
     cause: str | None = None
     next_action: str | None = None
     started_at: float | None = None
     finished_at: float | None = None
 
 
+class ScopeState(Struct, frozen=True):
+    """An open scope: its own state and request, and both as they were when it began; JSON text."""
+
+    data: Raw
+    request: Raw
+    base_data: Raw
+    base_request: Raw
+    started_at: float
+
+
 class State(Struct, frozen=True):
-    """All that happened to one execution, folded. `request` and `data` (a step's `context.state`) are JSON text."""
+    """All that happened to one execution, folded. `request` and `data` (a step's `context.state`) are JSON text.
+
+    Attributes:
+        scopes: the scopes that began and whose changes are not in their parent's yet, by id.
+        conflict: what the branches of a group changed differently, as text; None: nothing.
+        denied_by: who holds the exclusive right that this execution needs; None: nobody else.
+    """
 
     saga: str
     saga_path: str
     saga_id: str
     generation: int
     plan: Plan
+    shape: Shape
     policy: Policy
     steps: Mapping[str, StepState]
     first_request: Raw
@@ -130,3 +159,7 @@ class State(Struct, frozen=True):
     skipped: SkipAnswered | None = None
     parked: SagaParked | None = None
     signals: tuple[SignalReceived, ...] = ()
+    scopes: Mapping[str, ScopeState] = {}
+    conflict: str | None = None
+    denied_by: str | None = None
+    undo: UndoOrdered | None = None

@@ -86,13 +86,20 @@ class FunctionBackgroundTransaction(BackgroundTransaction):
         probe: Callable[[dict[str, Any]], Any] | None = None,
         kind: Kind = Kind.COMPENSATABLE,
         retry: RetryPolicy | None = None,
+        compensation_retry: RetryPolicy | None = None,
+        on_unknown: str = "rerun",
+        is_idempotent: bool = False,
+        timeout_s: float | None = None,
+        abandon_s: float = 60.0,
     ) -> None:
         self._name = _name_of(function, name)
         self._parameters = _parameters_of(function, self._name)
         self._function = function
         self._services: dict[str, Any] = {}
         self.kind = kind
-        self.retry = retry
+        self.retry, self.compensation_retry = retry, compensation_retry
+        self.on_unknown, self.is_idempotent = on_unknown, is_idempotent
+        self.timeout_s, self.abandon_s = timeout_s, abandon_s
         own = {"should_execute": should_execute, "compensate": compensate, "probe": probe}
         _adopt(self, f"transaction {self._name!r}", own)
 
@@ -185,6 +192,11 @@ def transaction(
     probe: Callable[[dict[str, Any]], Probe | Awaitable[Probe]] | None = None,
     kind: Kind = Kind.COMPENSATABLE,
     retry: RetryPolicy | None = None,
+    compensation_retry: RetryPolicy | None = None,
+    on_unknown: str = "rerun",
+    is_idempotent: bool = False,
+    timeout_s: float | None = None,
+    abandon_s: float = 60.0,
 ) -> Callable[[Callable[..., Any]], FunctionBackgroundTransaction]: ...
 
 
@@ -192,7 +204,8 @@ def transaction(function: Callable[..., Any] | None = None, /, **declared: Any) 
     """Make a function a step: `@transaction`, or `@transaction(name=..., compensate=..., ...)`.
 
     The function is the step's `execute`; its name is the step's name unless `name` is given. Without
-    `compensate` the step has no undo, so a step without any effect should say `kind=Kind.READ_ONLY`.
+    `compensate` the step has no undo, so a step without any effect should say `kind=Kind.READ_ONLY`. The other
+    arguments are the attributes and methods of a `BackgroundTransaction`.
 
     Raises:
         InvalidTransaction: it decorates no function, the function does not take the request as its first

@@ -46,12 +46,20 @@ class BackgroundTransaction(ABC):
         compensation_retry: how failed undos are repeated; None means the saga's `compensation_retry`.
         on_unknown: what to do with an interrupted attempt whose outcome no probe can tell: "rerun" (default,
             with the same idempotency key), "compensate" or "park".
+        is_idempotent: running `execute` again with the same idempotency key has no second effect. It tells a person's
+            commands (`resume`, `skip`) that another attempt is safe where no `probe` can tell.
+        timeout_s: an attempt that takes longer is given up with an unknown outcome; None: no limit of its own.
+        abandon_s: how long, after `timeout_s`, a plain `execute` that does not return is waited for before anything
+            else is done with the step.
     """
 
     kind: Kind = Kind.COMPENSATABLE
     retry: RetryPolicy | None = None
     compensation_retry: RetryPolicy | None = None
     on_unknown: str = "rerun"
+    is_idempotent: bool = False
+    timeout_s: float | None = None
+    abandon_s: float = 60.0
 
     def name(self) -> str:
         """Give the name of the step, unique within its saga and stable across releases."""

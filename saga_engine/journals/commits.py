@@ -74,6 +74,8 @@ class GroupCommit(Generic[Writer]):
         self._is_hold_wanted = False
         self._is_closed = False
         self._writer: threading.Thread | None = None
+        #: Whether it waits to be told, which costs too much to do for nothing with each of hundreds of tasks.
+        self._is_writer_waiting = False
 
     def run(self, task: Task[Writer]) -> Any:
         """Carry out the task and return its result once the transaction is on disk.
@@ -108,7 +110,8 @@ class GroupCommit(Generic[Writer]):
             if self._writer is None:
                 self._writer = threading.Thread(target=self._serve, name=self._name, daemon=True)
                 self._writer.start()
-            elif self._leader is None:
+            elif self._leader is None and self._is_writer_waiting:
+                self._is_writer_waiting = False
                 self._changed.notify_all()
 
     def hold(self, timeout_s: float) -> bool:
@@ -210,7 +213,7 @@ class GroupCommit(Generic[Writer]):
         """Be the writer: lead when nobody else does, and call back for whatever was submitted."""
         while True:
             with self._changed:
-                self._changed.wait_for(self._is_needed)
+                self._wait_until_needed()
                 if self._leader is None and self._queue:
                     self._leader = self._serving
                 elif not self._answered:
@@ -220,6 +223,12 @@ class GroupCommit(Generic[Writer]):
                 with self._changed:
                     self._hand_on()
             self._call_back()
+
+    def _wait_until_needed(self) -> None:
+        while not self._is_needed():
+            self._is_writer_waiting = True
+            self._changed.wait()
+        self._is_writer_waiting = False
 
     def _is_needed(self) -> bool:
         """Tell whether the writer has something to do; when all is closed and done, that is to end."""

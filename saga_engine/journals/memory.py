@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import threading
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from saga_engine.errors import JournalError, LeaseLost, SagaError, UnknownExecution
+from saga_engine.errors import JournalError, LeaseLost, SagaError
 from saga_engine.journal import (
     ENTRY_VERSION,
     AlreadyStarted,
@@ -16,120 +17,20 @@ from saga_engine.journal import (
     Commit,
     Committed,
     Entry,
+    ExclusiveHeld,
     Header,
-    InboxPending,
     Loaded,
     Opening,
     SagaStatus,
     encode_entries,
 )
 from saga_engine.journals.commits import GroupCommit, Task
-from saga_engine.journals.process import ProcessIdentity, identify
-from saga_engine.journals.rows import (
-    FIRST_EPOCH,
-    check_commit,
-    decode_messages,
-    decode_response,
-    decode_rows,
-    encode_message,
-    encode_response,
-    lease_lost,
-)
+from saga_engine.journals.memory_execution import Execution
+from saga_engine.journals.memory_index import Index
+from saga_engine.journals.process import identify
+from saga_engine.journals.rows import check_commit, decode_rows, encode_message, lease_lost, unknown
 
 __all__ = ["MemoryJournal"]
-
-Row = tuple[int, int, bytes]
-
-
-class _Execution:
-    """One execution: its header's fields and its rows, all as a database would hold them."""
-
-    def __init__(self, eid: int, opening: Opening, at: float) -> None:
-        self.eid = eid
-        self.opening = opening
-        self.epoch = FIRST_EPOCH
-        self.status = SagaStatus.RUNNING
-        self.is_in_flight = True
-        self.drive: str | None = None
-        self.due_at: float | None = None
-        self.told: bytes | None = None
-        self.response: bytes | None = None
-        self.created_at = at
-        self.updated_at = at
-        self.stuck: str | None = None
-        self.rows: list[Row] = []
-        self.inbox: list[Row] = []
-
-    def refusal(self, commit: Commit) -> InboxPending | None:
-        """Check the fence and the inbox.
-
-        Raises:
-            LeaseLost: another drive holds the execution.
-        """
-        holds = self.epoch == commit.epoch and (commit.take or self.drive == commit.drive)
-        if not holds or commit.seq != len(self.rows) + 1:
-            raise lease_lost(commit)
-        if any(message[0] not in commit.drained for message in self.inbox):
-            return InboxPending(decode_messages(self.inbox))
-        return None
-
-    def accept(self, commit: Commit, body: bytes) -> None:
-        """Take the commit in; nothing here can fail."""
-        self.rows.append((commit.seq, ENTRY_VERSION, body))
-        if commit.drained:
-            self.inbox = [message for message in self.inbox if message[0] not in commit.drained]
-        if commit.take and commit.opening is None:
-            self.epoch += 1
-            self.stuck = None
-        if commit.release is not None:
-            self._release(commit)
-        elif commit.take or commit.opening is not None:
-            self._hold(commit)
-        elif commit.status is SagaStatus.COMPENSATING and self.status is not commit.status:
-            self.status, self.updated_at = commit.status, commit.at
-
-    def _hold(self, commit: Commit) -> None:
-        self.is_in_flight = True
-        self.drive = commit.drive
-        self.due_at = self.told = None
-        self.status, self.updated_at = commit.status, commit.at
-
-    def _release(self, commit: Commit) -> None:
-        assert commit.release is not None
-        self.is_in_flight = False
-        self.drive = None
-        self.due_at = commit.release.due_at
-        self.told = encode_response(commit.release.told)
-        self.response = encode_response(commit.release.response)
-        self.status, self.updated_at = commit.status, commit.at
-
-    def is_recoverable(self, now: float) -> bool:
-        """Tell whether nobody holds it and it can go on."""
-        if self.is_in_flight:
-            return self.drive is None
-        is_due = self.due_at is not None and self.due_at <= now
-        return is_due or (bool(self.inbox) and not self.status.is_ended)
-
-    def header(self, process: ProcessIdentity) -> Header:
-        """Give the header as a caller sees it."""
-        is_held = self.drive is not None
-        return Header(
-            eid=self.eid,
-            saga_id=self.opening.saga_id,
-            generation=self.opening.generation,
-            saga=self.opening.saga,
-            status=self.status,
-            epoch=self.epoch,
-            created_at=self.created_at,
-            updated_at=self.updated_at,
-            drive=self.drive,
-            process=process.id if is_held else None,
-            held_by=f"{process.host}:{process.pid}" if is_held else None,
-            due_at=self.due_at,
-            told=decode_response(self.told),
-            response=decode_response(self.response),
-            stuck=self.stuck,
-        )
 
 
 class MemoryJournal:
@@ -140,10 +41,9 @@ class MemoryJournal:
         self.url = url
         self._lock = threading.RLock()
         self._process = identify()
-        self._executions: dict[int, _Execution] = {}
-        self._generations: dict[str, dict[int, _Execution]] = {}
-        #: What `recoverable` looks through: it must not slow down with the executions that ended.
-        self._unfinished: set[int] = set()
+        self._executions: dict[int, Execution] = {}
+        self._generations: dict[str, dict[int, Execution]] = {}
+        self._index = Index()
         self._message_id = 0
         self._is_closed = False
         self._commits: GroupCommit[MemoryJournal] = GroupCommit(self._write, name="saga-journal-writer")
@@ -176,7 +76,7 @@ class MemoryJournal:
     def load(self, eid: int) -> Loaded:
         """Read the whole execution; see `Journal.load`."""
         with self._lock:
-            execution = self._find(eid)
+            execution = self._find_whole(eid)
             rows, inbox = list(execution.rows), list(execution.inbox)
         return decode_rows(rows, inbox)
 
@@ -189,9 +89,11 @@ class MemoryJournal:
         """Leave a message in the inbox; see `Journal.put`."""
         body = encode_message(entry)
         with self._lock:
-            execution = self._find(eid)
+            execution = self._find_whole(eid)
             self._message_id += 1
+            self._index.take_out(execution)
             execution.inbox.append((self._message_id, ENTRY_VERSION, body))
+            self._index.put(execution)
 
     def search(
         self,
@@ -215,27 +117,48 @@ class MemoryJournal:
             )
             return self._headers(found, limit)
 
-    def recoverable(self, *, now: float, after: int = 0, limit: int = 100) -> list[Header]:
+    def recoverable(
+        self, *, now: float, after: int = 0, limit: int = 100, stuck_before: float | None = None
+    ) -> list[Header]:
         """List what nobody holds and can go on, oldest first; see `Journal.recoverable`."""
         with self._lock:
             self._refuse_if_unusable()
-            unfinished = (self._executions[eid] for eid in sorted(self._unfinished) if eid > after)
-            found = (execution for execution in unfinished if execution.is_recoverable(now))
-            return self._headers(found, limit)
+            found = (self._executions[eid] for eid in self._index.recoverable(now) if eid > after)
+            wanted = (execution for execution in found if not execution.is_stuck_since(stuck_before))
+            return self._headers(heapq.nsmallest(limit, wanted, key=lambda execution: execution.eid), limit)
+
+    def next_due(self, *, after: float) -> float | None:
+        """Give the earliest due time after this one; see `Journal.next_due`."""
+        with self._lock:
+            self._refuse_if_unusable()
+            return self._index.next_due(after)
+
+    def purge(self, *, before: float, limit: int = 100) -> int:
+        """Remove the entries of what ended long ago; see `Journal.purge`."""
+        with self._lock:
+            self._refuse_if_unusable()
+            ended = [self._executions[eid] for eid in self._index.ended(before, limit)]
+            for execution in ended:
+                self._index.take_out(execution)
+                execution.purge()
+                self._index.put(execution)
+            return len(ended)
 
     def note_stuck(self, header: Header, reason: str, at: float) -> None:
         """Note why nobody can drive this execution; see `Journal.note_stuck`."""
         with self._lock:
             execution = self._find(header.eid)
-            if execution.epoch == header.epoch:
-                execution.stuck = reason
+            if execution.epoch == header.epoch and not execution.is_purged:
+                execution.stuck, execution.stuck_at = reason, at
 
     def abandon(self, eid: int, epoch: int) -> None:
         """Give up a lease without an entry; see `Journal.abandon`."""
         with self._lock:
             execution = self._executions.get(eid)
             if execution is not None and execution.epoch == epoch:
+                self._index.take_out(execution)
                 execution.drive = None
+                self._index.put(execution)
 
     def close(self) -> None:
         """Answer what was submitted, and forget everything; see `Journal.close`."""
@@ -244,7 +167,7 @@ class MemoryJournal:
             self._is_closed = True
             self._executions.clear()
             self._generations.clear()
-            self._unfinished.clear()
+            self._index = Index()
 
     def _write(self, tasks: list[Task[MemoryJournal]], outcomes: list[Any]) -> None:
         """Carry out what was submitted."""
@@ -259,40 +182,79 @@ class MemoryJournal:
 
     def _append(self, commit: Commit, body: bytes) -> AppendResult:
         if commit.opening is not None:
-            execution = self._open(commit, commit.opening)
-            if execution is None:
-                return AlreadyStarted()
+            return self._open(commit, commit.opening, body)
+        execution = self._executions.get(commit.eid or 0)
+        if execution is None:
+            raise lease_lost(commit)
+        refusal = execution.refusal(commit) or self._held_by_another(commit)
+        if refusal is not None:
+            return refusal
+        if commit.take or commit.release is not None or commit.drained:
+            self._index.take_out(execution)
+            freed = execution.holds
+            execution.accept(commit, body)
+            self._index.put(execution)
+            self._pass_on(commit, execution, freed)
         else:
-            execution = self._executions.get(commit.eid or 0)
-            if execution is None:
-                raise lease_lost(commit)
-            pending = execution.refusal(commit)
-            if pending is not None:
-                return pending
-        execution.accept(commit, body)
-        if execution.is_in_flight or not execution.status.is_ended:
-            self._unfinished.add(execution.eid)
-        else:
-            self._unfinished.discard(execution.eid)
+            execution.accept(commit, body)
         return Committed(execution.eid, execution.epoch)
 
-    def _open(self, commit: Commit, opening: Opening) -> _Execution | None:
-        generations = self._generations.setdefault(opening.saga_id, {})
-        if opening.generation in generations:
-            return None
+    def _open(self, commit: Commit, opening: Opening, body: bytes) -> AppendResult:
+        if opening.generation in self._generations.get(opening.saga_id, ()):
+            return AlreadyStarted()
+        refusal = self._held_by_another(commit)
+        if refusal is not None:
+            return refusal
         eid = len(self._executions) + 1
-        execution = _Execution(eid, opening, commit.at)
-        self._executions[eid] = generations[opening.generation] = execution
-        return execution
+        execution = Execution(eid, opening, commit.at)
+        execution.accept(commit, body)
+        self._executions[eid] = execution
+        self._generations.setdefault(opening.saga_id, {})[opening.generation] = execution
+        self._index.put(execution)
+        self._pass_on(commit, execution, None)
+        return Committed(eid, execution.epoch)
 
-    def _find(self, eid: int) -> _Execution:
+    def _held_by_another(self, commit: Commit) -> ExclusiveHeld | None:
+        holder = None if commit.exclusive is None else self._index.holder(commit.exclusive)
+        return None if holder is None or holder.eid == commit.eid else ExclusiveHeld(holder.full_id)
+
+    def _pass_on(self, commit: Commit, execution: Execution, held: str | None) -> None:
+        """Wake the one that waits longest for what was freed; or this one, if what it waits for is free."""
+        release = commit.release
+        if release is None:
+            return
+        if release.frees is not None and release.frees == held:
+            self._wake_first(release.frees, commit.at)
+        if execution.awaits is not None and self._index.holder(execution.awaits) is None:
+            self._wake(execution, commit.at)
+
+    def _wake_first(self, right: str, at: float) -> None:
+        """Make one that waits due, unless it is due anyway: it may be one that cannot go on."""
+        waiting = (self._executions[eid] for eid in self._index.waiting(right))
+        asleep = next((each for each in waiting if each.due_at is None or each.due_at > at), None)
+        if asleep is not None:
+            self._wake(asleep, at)
+
+    def _wake(self, execution: Execution, at: float) -> None:
+        self._index.take_out(execution)
+        execution.due_at = at if execution.due_at is None else min(execution.due_at, at)
+        self._index.put(execution)
+
+    def _find(self, eid: int) -> Execution:
         self._refuse_if_unusable()
         try:
             return self._executions[eid]
         except KeyError:
-            raise UnknownExecution(f"no execution has the number {eid} in {self.url}") from None
+            raise unknown(eid, self.url) from None
 
-    def _headers(self, found: Iterable[_Execution], limit: int) -> list[Header]:
+    def _find_whole(self, eid: int) -> Execution:
+        """Give an execution of which more is left than the header."""
+        execution = self._find(eid)
+        if execution.is_purged:
+            raise unknown(eid, self.url, is_purged=True)
+        return execution
+
+    def _headers(self, found: Iterable[Execution], limit: int) -> list[Header]:
         return [execution.header(self._process) for execution in islice(found, limit)]
 
     def _refuse_if_unusable(self) -> None:

@@ -1,11 +1,14 @@
 -- Every query of the SQLite journal, by name. A name stands between two pairs of dashes; parameters are named.
+-- Headers end with `e.*`, so that columns that a later release adds behind the known ones do no harm.
 
 -- open_execution --
 -- Start an execution; no row is changed if one of that id and generation is there already.
 INSERT INTO executions (
-    saga_id, generation, saga, status, epoch, in_flight, drive, process, due_at, told, response, created_at, updated_at
+    saga_id, generation, saga, status, epoch, in_flight, drive, process, due_at, told, response, created_at,
+    updated_at, holds, awaits
 ) VALUES (
-    :saga_id, :generation, :saga, :status, 1, :in_flight, :drive, :process, :due_at, :told, :response, :at, :at
+    :saga_id, :generation, :saga, :status, 1, :in_flight, :drive, :process, :due_at, :told, :response, :at,
+    :at, :holds, :awaits
 )
 ON CONFLICT (saga_id, generation) DO NOTHING
 
@@ -13,29 +16,64 @@ ON CONFLICT (saga_id, generation) DO NOTHING
 -- The first row of a new execution: it needs no fence, nobody else knows the execution yet.
 INSERT INTO entries (eid, seq, version, body) VALUES (:eid, :seq, :version, :body)
 
--- append_entries --
+-- append_plain --
 -- The fence and the inbox check, in the statement that appends: no row is changed if either refuses.
--- `drained` holds the drained ids, each between commas.
 INSERT INTO entries (eid, seq, version, body)
 SELECT :eid, :seq, :version, :body
-WHERE EXISTS (SELECT 1 FROM executions WHERE eid = :eid AND epoch = :epoch AND (drive = :drive OR :take))
-  AND NOT EXISTS (SELECT 1 FROM inbox WHERE eid = :eid AND instr(:drained, ',' || id || ',') = 0)
+WHERE EXISTS (SELECT 1 FROM executions WHERE eid = :eid AND epoch = :epoch AND drive = :drive)
+  AND NOT EXISTS (SELECT 1 FROM inbox WHERE eid = :eid)
 
--- holds --
--- Whether the drive holds the execution, or may take it.
-SELECT 1 FROM executions WHERE eid = :eid AND epoch = :epoch AND (drive = :drive OR :take)
+-- append_entries --
+-- The same for a commit that also takes the lease, drains mail, or takes an exclusive right, which nobody else may
+-- have then. `drained` holds the drained ids, each between commas.
+INSERT INTO entries (eid, seq, version, body)
+SELECT :eid, :seq, :version, :body
+WHERE EXISTS (
+    SELECT 1 FROM executions
+    WHERE eid = :eid AND epoch = :epoch AND (drive = :drive OR (:take AND is_purged = 0))
+  )
+  AND NOT EXISTS (SELECT 1 FROM inbox WHERE eid = :eid AND instr(:drained, ',' || id || ',') = 0)
+  AND NOT EXISTS (SELECT 1 FROM executions WHERE holds = :exclusive AND eid <> :eid)
+
+-- is_fence_open --
+-- Whether the drive holds the execution, or may take it, and the row of that number is not there yet.
+SELECT 1 FROM executions
+WHERE eid = :eid AND epoch = :epoch AND (drive = :drive OR (:take AND is_purged = 0))
+  AND NOT EXISTS (SELECT 1 FROM entries WHERE eid = :eid AND seq = :seq)
+
+-- holder_of_right --
+SELECT eid, saga_id, generation FROM executions WHERE holds = :exclusive
 
 -- take --
 UPDATE executions
 SET epoch = epoch + 1, in_flight = 1, drive = :drive, process = :process, status = :status, due_at = NULL,
-    told = NULL, updated_at = :at
+    told = NULL, updated_at = :at, holds = coalesce(:exclusive, holds), awaits = NULL
 WHERE eid = :eid
 
 -- release --
+-- Whoever ends keeps no right, whatever the commit says.
 UPDATE executions
 SET epoch = epoch + :take, in_flight = 0, drive = NULL, process = NULL, status = :status, due_at = :due_at,
-    told = :told, response = :response, updated_at = :at
+    told = :told, response = :response, updated_at = :at, awaits = :awaits,
+    holds = CASE WHEN :is_ended THEN NULL ELSE nullif(coalesce(:exclusive, holds), :frees) END
 WHERE eid = :eid
+
+-- wake_first --
+-- The right is about to be freed, if this execution holds it: of those that wait for it, the one that waits longest
+-- becomes due. One that is due anyway is passed over, since it may be one that cannot go on.
+UPDATE executions SET due_at = :at
+WHERE eid = (
+    SELECT eid FROM executions
+    WHERE awaits = :frees AND (due_at IS NULL OR due_at > :at)
+    ORDER BY eid
+    LIMIT 1
+  )
+  AND EXISTS (SELECT 1 FROM executions WHERE eid = :eid AND holds = :frees)
+
+-- wake_if_free --
+-- The right was freed after this execution was refused it, and before it began to wait.
+UPDATE executions SET due_at = :at
+WHERE eid = :eid AND (due_at IS NULL OR due_at > :at) AND NOT EXISTS (SELECT 1 FROM executions WHERE holds = :awaits)
 
 -- turn_back --
 -- The one status that changes in the middle of a drive: operators want to see that an execution is being undone.
@@ -49,14 +87,14 @@ UPDATE executions SET drive = NULL, process = NULL WHERE eid = :eid AND epoch = 
 UPDATE executions SET drive = NULL, process = NULL WHERE process = :process AND in_flight = 1
 
 -- header_of_generation --
-SELECT e.*, p.host, p.pid, s.reason AS stuck
+SELECT p.host, p.pid, s.reason, e.*
 FROM executions e
 LEFT JOIN processes p ON p.id = e.process
 LEFT JOIN stuck s ON s.eid = e.eid
 WHERE e.saga_id = :saga_id AND e.generation = :generation
 
 -- header_of_latest --
-SELECT e.*, p.host, p.pid, s.reason AS stuck
+SELECT p.host, p.pid, s.reason, e.*
 FROM executions e
 LEFT JOIN processes p ON p.id = e.process
 LEFT JOIN stuck s ON s.eid = e.eid
@@ -65,14 +103,17 @@ ORDER BY e.generation DESC
 LIMIT 1
 
 -- header_of_eid --
-SELECT e.*, p.host, p.pid, s.reason AS stuck
+SELECT p.host, p.pid, s.reason, e.*
 FROM executions e
 LEFT JOIN processes p ON p.id = e.process
 LEFT JOIN stuck s ON s.eid = e.eid
 WHERE e.eid = :eid
 
--- execution_exists --
-SELECT 1 FROM executions WHERE eid = :eid
+-- execution_of_generation --
+SELECT 1 FROM executions WHERE saga_id = :saga_id AND generation = :generation
+
+-- is_purged --
+SELECT is_purged FROM executions WHERE eid = :eid
 
 -- rows_of_execution --
 SELECT seq, version, body FROM entries WHERE eid = :eid ORDER BY seq
@@ -83,13 +124,13 @@ SELECT id, version, body FROM inbox WHERE eid = :eid ORDER BY id
 -- put_message --
 INSERT INTO inbox (eid, version, body)
 SELECT :eid, :version, :body
-WHERE EXISTS (SELECT 1 FROM executions WHERE eid = :eid)
+WHERE EXISTS (SELECT 1 FROM executions WHERE eid = :eid AND is_purged = 0)
 
 -- delete_message --
 DELETE FROM inbox WHERE id = :id AND eid = :eid
 
 -- search --
-SELECT e.*, p.host, p.pid, s.reason AS stuck
+SELECT p.host, p.pid, s.reason, e.*
 FROM executions e
 LEFT JOIN processes p ON p.id = e.process
 LEFT JOIN stuck s ON s.eid = e.eid
@@ -99,7 +140,7 @@ LIMIT :limit
 
 -- search_not_completed --
 -- For any status but COMPLETED; the condition that repeats this lets SQLite use the partial index.
-SELECT e.*, p.host, p.pid, s.reason AS stuck
+SELECT p.host, p.pid, s.reason, e.*
 FROM executions e
 LEFT JOIN processes p ON p.id = e.process
 LEFT JOIN stuck s ON s.eid = e.eid
@@ -108,7 +149,7 @@ ORDER BY e.eid DESC
 LIMIT :limit
 
 -- search_stuck --
-SELECT e.*, p.host, p.pid, s.reason AS stuck
+SELECT p.host, p.pid, s.reason, e.*
 FROM stuck s
 JOIN executions e ON e.eid = s.eid
 LEFT JOIN processes p ON p.id = e.process
@@ -120,6 +161,7 @@ LIMIT :limit
 -- In flight, and held by this process; by nobody if `process` is NULL.
 SELECT eid FROM executions
 WHERE in_flight = 1 AND process IS :process AND eid > :after
+  AND NOT EXISTS (SELECT 1 FROM stuck s WHERE s.eid = executions.eid AND s.noted_at >= :stuck_before)
 ORDER BY eid
 LIMIT :limit
 
@@ -128,22 +170,38 @@ LIMIT :limit
 -- which saves it the sorting of the few that are due.
 SELECT eid FROM executions INDEXED BY executions_due
 WHERE due_at <= :now AND due_at IS NOT NULL AND eid > :after
+  AND NOT EXISTS (SELECT 1 FROM stuck s WHERE s.eid = executions.eid AND s.noted_at >= :stuck_before)
 ORDER BY eid
 LIMIT :limit
 
 -- with_mail --
--- Released, not ended, and somebody left a message.
+-- Nobody holds it, and somebody left a message; it may have ended.
 SELECT DISTINCT i.eid FROM inbox i
 JOIN executions e ON e.eid = i.eid
 WHERE i.eid > :after AND e.in_flight = 0
-  AND e.status NOT IN ('COMPLETED', 'COMPENSATED', 'SKIPPED', 'CANCELLED')
+  AND NOT EXISTS (SELECT 1 FROM stuck s WHERE s.eid = e.eid AND s.noted_at >= :stuck_before)
 ORDER BY i.eid
 LIMIT :limit
+
+-- next_due --
+SELECT due_at FROM executions WHERE due_at > :after ORDER BY due_at LIMIT 1
+
+-- purge --
+-- A trigger removes what hangs on the header. The condition is that of the index, which holds no tombstones.
+UPDATE executions SET is_purged = 1, told = NULL
+WHERE eid IN (
+    SELECT eid FROM executions INDEXED BY executions_ended
+    WHERE in_flight = 0 AND is_purged = 0 AND status IN ('COMPLETED', 'COMPENSATED', 'SKIPPED', 'CANCELLED')
+      AND updated_at < :before AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.eid = executions.eid)
+    ORDER BY updated_at, eid
+    LIMIT :limit
+)
 
 -- note_stuck --
 -- Only while the execution is as the one who notes it saw it.
 INSERT INTO stuck (eid, reason, noted_at)
-SELECT :eid, :reason, :at WHERE EXISTS (SELECT 1 FROM executions WHERE eid = :eid AND epoch = :epoch)
+SELECT :eid, :reason, :at
+WHERE EXISTS (SELECT 1 FROM executions WHERE eid = :eid AND epoch = :epoch AND is_purged = 0)
 ON CONFLICT (eid) DO UPDATE SET reason = excluded.reason, noted_at = excluded.noted_at
 
 -- clear_stuck --

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from saga_engine.errors import CorruptJournal, JournalError, LeaseLost
+from saga_engine.errors import CorruptJournal, JournalError, LeaseLost, UnknownExecution
 from saga_engine.journal import (
     Commit,
     Entry,
@@ -26,6 +26,7 @@ __all__ = [
     "encode_message",
     "encode_response",
     "lease_lost",
+    "unknown",
 ]
 
 #: The epoch of a new execution, held by the drive that started it.
@@ -39,7 +40,8 @@ def check_commit(commit: Commit) -> None:
     """Refuse a commit that no journal could keep its promises with.
 
     Raises:
-        JournalError: it starts an execution but is not its first row, or the reverse, or it is empty.
+        JournalError: it starts an execution but is not its first row, or the reverse, or it is empty; or it takes
+            an exclusive right without beginning a drive.
     """
     if not commit.entries:
         raise JournalError("a commit without entries says nothing: append at least one")
@@ -47,6 +49,8 @@ def check_commit(commit: Commit) -> None:
         raise JournalError("a commit starts an execution (opening) or belongs to one (eid): give one of them")
     if commit.opening is not None and (commit.seq != 1 or commit.drained):
         raise JournalError("the first commit of an execution has seq 1 and drains nothing")
+    if commit.exclusive is not None and not commit.take and commit.opening is None:
+        raise JournalError("an exclusive right is taken with the start (opening) or with the lease (take)")
 
 
 def encode_response(response: Response | None) -> bytes | None:
@@ -92,3 +96,10 @@ def lease_lost(commit: Commit) -> LeaseLost:
         f"drive {commit.drive} does not hold execution {commit.eid} at epoch {commit.epoch} any more: "
         f"another drive took it over"
     )
+
+
+def unknown(eid: int, url: str, *, is_purged: bool = False) -> UnknownExecution:
+    """Say that there is no execution of that number, or that only its header is left."""
+    if is_purged:
+        return UnknownExecution(f"execution {eid} was purged from {url}: only how it ended is left of it")
+    return UnknownExecution(f"no execution has the number {eid} in {url}")

@@ -10,29 +10,17 @@ from typing import Any
 from saga_engine.errors import CorruptJournal, JournalError, UnknownExecution
 from saga_engine.journal import (
     ENTRY_VERSION,
-    AlreadyStarted,
     AppendResult,
     Commit,
-    Committed,
     Entry,
     Header,
-    InboxPending,
     Loaded,
-    Opening,
     SagaStatus,
     encode_entries,
 )
 from saga_engine.journals.process import ProcessIdentity
-from saga_engine.journals.rows import (
-    FIRST_EPOCH,
-    check_commit,
-    decode_messages,
-    decode_response,
-    decode_rows,
-    encode_message,
-    encode_response,
-    lease_lost,
-)
+from saga_engine.journals.rows import check_commit, decode_response, decode_rows, encode_message, unknown
+from saga_engine.journals.sqlite_commits import abandon, append, leave
 from saga_engine.journals.sqlite_file import opening, path_of
 from saga_engine.journals.sqlite_processes import dead_processes, is_live, write_beat
 from saga_engine.journals.sqlite_queries import queries
@@ -73,7 +61,7 @@ class SqliteJournal:
         session = self._running()
         process = session.process.id
         try:
-            result: AppendResult = session.commits.run(lambda to: _append(to, commit, body, process))
+            result: AppendResult = session.commits.run(lambda to: append(to, commit, body, process))
         except BaseException as error:
             session.heart.follow(commit, error)
             raise
@@ -91,7 +79,7 @@ class SqliteJournal:
             session.heart.follow(commit, outcome)
             done(outcome)
 
-        session.commits.submit(lambda to: _append(to, commit, body, process), follow)
+        session.commits.submit(lambda to: append(to, commit, body, process), follow)
 
     def header(self, saga_id: str, generation: int | None = None) -> Header | None:
         """Find a header; see `Journal.header`."""
@@ -102,13 +90,15 @@ class SqliteJournal:
     def load(self, eid: int) -> Loaded:
         """Read the whole execution; see `Journal.load`."""
 
-        def query(connection: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
+        def query(connection: sqlite3.Connection) -> tuple[list[Any], list[Any] | UnknownExecution]:
             rows = connection.execute(queries["rows_of_execution"], {"eid": eid}).fetchall()
+            if not rows:
+                return rows, self._unknown(eid, connection.execute)
             return rows, connection.execute(queries["inbox_of_execution"], {"eid": eid}).fetchall()
 
         rows, inbox = self._running().read(query)
-        if not rows:
-            raise self._unknown(eid)
+        if isinstance(inbox, UnknownExecution):
+            raise inbox
         return decode_rows(rows, inbox)
 
     def is_held(self, header: Header) -> bool:
@@ -126,7 +116,7 @@ class SqliteJournal:
 
         def task(to: Transaction) -> None:
             if to.execute(queries["put_message"], parameters).rowcount == 0:
-                raise self._unknown(eid)
+                raise self._unknown(eid, to.execute)
 
         self._running().commits.run(task)
 
@@ -155,11 +145,13 @@ class SqliteJournal:
             },
         )
 
-    def recoverable(self, *, now: float, after: int = 0, limit: int = 100) -> list[Header]:
+    def recoverable(
+        self, *, now: float, after: int = 0, limit: int = 100, stuck_before: float | None = None
+    ) -> list[Header]:
         """List what nobody holds and can go on, oldest first; see `Journal.recoverable`."""
         session = self._running()
         dead = dead_processes(session)
-        page = {"after": after, "limit": limit, "now": now}
+        page = {"after": after, "limit": limit, "now": now, "stuck_before": stuck_before}
 
         def query(connection: sqlite3.Connection) -> list[Any]:
             found: set[int] = set()
@@ -173,6 +165,18 @@ class SqliteJournal:
 
         return [self._header(row) for row in session.read(query)]
 
+    def next_due(self, *, after: float) -> float | None:
+        """Give the earliest due time after this one; see `Journal.next_due`."""
+        parameters = {"after": after}
+        rows = self._running().read(lambda to: to.execute(queries["next_due"], parameters).fetchall())
+        return rows[0][0] if rows else None
+
+    def purge(self, *, before: float, limit: int = 100) -> int:
+        """Remove the entries of what ended long ago; see `Journal.purge`."""
+        parameters = {"before": before, "limit": limit}
+        purged: int = self._running().commits.run(lambda to: to.execute(queries["purge"], parameters).rowcount)
+        return purged
+
     def note_stuck(self, header: Header, reason: str, at: float) -> None:
         """Note why nobody can drive this execution; see `Journal.note_stuck`."""
         parameters = {"eid": header.eid, "epoch": header.epoch, "reason": reason, "at": at}
@@ -185,7 +189,7 @@ class SqliteJournal:
             # Closed, which gave up everything; or a forked child, which never held it.
             return
         try:
-            session.commits.run(lambda to: _abandon(to, eid, epoch))
+            session.commits.run(lambda to: abandon(to, eid, epoch))
             session.heart.drop(eid, epoch)
         except Exception as error:
             _logger.warning("execution %d could not be given up now, trying again later: %s", eid, error)
@@ -199,14 +203,14 @@ class SqliteJournal:
         if session is None or not session.is_of_this_process:
             return
         try:
-            session.close(lambda to: _leave(to, session.process.id))
+            session.close(lambda to: leave(to, session.process.id))
         except JournalError as error:
             _logger.warning("the journal could not say that it was closed: %s", error)
 
     # --- the process's part ---
 
     def _open_session(self) -> SqliteSession:
-        return SqliteSession(self._path, self._heartbeat_s, self._write_beat, _abandon)
+        return SqliteSession(self._path, self._heartbeat_s, self._write_beat, abandon)
 
     def _running(self) -> SqliteSession:
         """Give the session; a forked child opens its own."""
@@ -230,8 +234,8 @@ class SqliteJournal:
         return [self._header(row) for row in rows]
 
     def _header(self, row: tuple[Any, ...]) -> Header:
-        (eid, saga_id, generation, saga, status, epoch, _, drive, process) = row[:9]
-        (due_at, told, response, created_at, updated_at, host, pid, stuck) = row[9:]
+        (host, pid, stuck, eid, saga_id, generation, saga, status, epoch, _, drive, process) = row[:12]
+        (due_at, told, response, created_at, updated_at, _, _, is_purged) = row[12:20]
         try:
             known_status = SagaStatus(status)
         except ValueError:
@@ -252,126 +256,12 @@ class SqliteJournal:
             told=decode_response(told),
             response=decode_response(response),
             stuck=stuck,
+            is_purged=bool(is_purged),
         )
 
-    def _unknown(self, eid: int) -> UnknownExecution:
-        return UnknownExecution(f"no execution has the number {eid} in {self.url}")
-
-
-# --- writing: tasks inside a transaction ---------------------------------------------------------------------
-
-
-def _append(to: Transaction, commit: Commit, body: bytes, process: str) -> AppendResult:
-    """Append one commit; whatever refuses it does so before anything is written."""
-    if commit.opening is not None:
-        return _open(to, commit, commit.opening, body, process)
-    try:
-        appended = to.execute(queries["append_entries"], _row(commit, body)).rowcount
-    except sqlite3.IntegrityError:
-        # The row of that number is there: somebody else wrote it.
-        raise lease_lost(commit) from None
-    if not appended:
-        return _refuse(to, commit)
-    for message_id in commit.drained:
-        to.execute(queries["delete_message"], {"id": message_id, "eid": commit.eid})
-    _touch(to, commit, process)
-    assert commit.eid is not None
-    return Committed(commit.eid, commit.epoch + commit.take)
-
-
-def _row(commit: Commit, body: bytes) -> dict[str, Any]:
-    return {
-        "eid": commit.eid,
-        "seq": commit.seq,
-        "version": ENTRY_VERSION,
-        "body": body,
-        "epoch": commit.epoch,
-        "drive": commit.drive,
-        "take": commit.take,
-        "drained": "".join(f",{message_id}," for message_id in commit.drained),
-    }
-
-
-def _open(to: Transaction, commit: Commit, opening: Opening, body: bytes, process: str) -> AppendResult:
-    release = commit.release
-    opened = to.execute(
-        queries["open_execution"],
-        {
-            "saga_id": opening.saga_id,
-            "generation": opening.generation,
-            "saga": opening.saga,
-            "status": commit.status.value,
-            "in_flight": release is None,
-            "drive": commit.drive if release is None else None,
-            "process": process if release is None else None,
-            "due_at": None if release is None else release.due_at,
-            "told": None if release is None else encode_response(release.told),
-            "response": None if release is None else encode_response(release.response),
-            "at": commit.at,
-        },
-    )
-    if not opened.rowcount:
-        return AlreadyStarted()
-    eid = opened.lastrowid
-    assert eid is not None
-    to.execute(queries["append_first"], {"eid": eid, "seq": commit.seq, "version": ENTRY_VERSION, "body": body})
-    to.takes_lease = to.takes_lease or release is None
-    return Committed(eid, FIRST_EPOCH)
-
-
-def _refuse(to: Transaction, commit: Commit) -> InboxPending:
-    """Find out why a commit was refused; the fence comes first."""
-    holds = to.execute(
-        queries["holds"], {"eid": commit.eid, "epoch": commit.epoch, "drive": commit.drive, "take": commit.take}
-    ).fetchone()
-    if holds is None:
-        raise lease_lost(commit)
-    return InboxPending(decode_messages(to.execute(queries["inbox_of_execution"], {"eid": commit.eid})))
-
-
-def _touch(to: Transaction, commit: Commit, process: str) -> None:
-    """Change the header where the commit says so; a plain one leaves it alone."""
-    if commit.take:
-        to.execute(queries["clear_stuck"], {"eid": commit.eid})
-    if commit.release is not None:
-        to.execute(queries["release"], _release_parameters(commit))
-    elif commit.take:
-        to.takes_lease = True
-        to.execute(
-            queries["take"],
-            {
-                "eid": commit.eid,
-                "drive": commit.drive,
-                "process": process,
-                "status": commit.status.value,
-                "at": commit.at,
-            },
-        )
-    elif commit.status is SagaStatus.COMPENSATING:
-        to.execute(queries["turn_back"], {"eid": commit.eid, "status": commit.status.value, "at": commit.at})
-
-
-def _release_parameters(commit: Commit) -> dict[str, Any]:
-    assert commit.release is not None
-    return {
-        "eid": commit.eid,
-        "take": commit.take,
-        "status": commit.status.value,
-        "due_at": commit.release.due_at,
-        "told": encode_response(commit.release.told),
-        "response": encode_response(commit.release.response),
-        "at": commit.at,
-    }
-
-
-def _abandon(to: Transaction, eid: int, epoch: int) -> None:
-    to.execute(queries["abandon"], {"eid": eid, "epoch": epoch})
-
-
-def _leave(to: Transaction, process: str) -> None:
-    """The journal closes: no drive of this process can append any more."""
-    to.execute(queries["abandon_all"], {"process": process})
-    to.execute(queries["forget_process"], {"process": process})
+    def _unknown(self, eid: int, execute: Callable[..., sqlite3.Cursor]) -> UnknownExecution:
+        is_purged = execute(queries["is_purged"], {"eid": eid}).fetchone() == (1,)
+        return unknown(eid, self.url, is_purged=is_purged)
 
 
 # --- reading -------------------------------------------------------------------------------------------------

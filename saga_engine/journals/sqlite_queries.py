@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from operator import itemgetter
+from typing import Any
 
-__all__ = ["queries"]
+__all__ = ["Prepared", "queries"]
 
 
 def _load() -> dict[str, str]:
@@ -17,3 +19,25 @@ def _load() -> dict[str, str]:
 
 
 queries = _load()
+
+
+class Prepared:
+    """A query of every step, whose parameters are given by place: Python binds names at a third of its whole cost.
+
+    Args:
+        name: of the query.
+        parameters: the names in the query, in the order in which the values will come.
+    """
+
+    __slots__ = ("_pick", "sql")
+
+    def __init__(self, name: str, parameters: str) -> None:
+        places = {parameter: place for place, parameter in enumerate(parameters.split())}
+        self._pick = itemgetter(*(places[found] for found in re.findall(r":(\w+)", queries[name])))
+        # Without numbers, which some releases of Python take for names and warn of: a value is given as often as it
+        # occurs.
+        self.sql = re.sub(r":\w+", "?", queries[name])
+
+    def __call__(self, *values: Any) -> tuple[str, tuple[Any, ...]]:
+        """Give what `execute` takes."""
+        return self.sql, self._pick(values)

@@ -236,6 +236,47 @@ class Container:
             )
         return self._build(key, ())
 
+    def get_inside(self, cls: type[T], instances: Callable[[], dict[str, Any]]) -> T:
+        """Give what `child(**instances()).get(cls)` gives, and make the child scope only if that takes one.
+
+        For what is built very often: a class that wants nothing, or only what is there already, needs no scope.
+        """
+        plan = _plan_of_unbound(cls)  # type: ignore[arg-type]  # classes are hashable
+        if plan is None or self._found(cls) is not None:
+            return self.child(**instances()).get(cls)
+        if not plan:
+            return cls()
+        own = instances()
+        arguments = self._arguments_at_hand(plan, own)
+        return self.child(**own).get(cls) if arguments is None else cls(*arguments)
+
+    def _arguments_at_hand(self, plan: tuple[_Parameter, ...], own: Mapping[Any, Any]) -> list[Any] | None:
+        """Find the values of these parameters, with `own` bound in front; None if one has to be built."""
+        arguments: list[Any] = []
+        for parameter in plan:
+            value = parameter.default
+            for key in parameter.keys:
+                if key in own:
+                    value = own[key]
+                    break
+                binding = self._found(key)
+                if binding is not None:
+                    value = binding.value
+                    break
+            if value is _ABSENT or parameter.keyword_only:
+                return None
+            arguments.append(value)
+        return arguments
+
+    def _found(self, key: Key) -> _Binding | None:
+        scope: Container | None = self
+        while scope is not None:
+            binding = scope._bindings.get(key)
+            if binding is not None:
+                return binding
+            scope = scope._parent
+        return None
+
     def arguments_for(self, function: Callable[..., Any], skip: int = 1) -> dict[str, Any]:
         """Resolve the parameters of a function after the first `skip`, by the same rule as a constructor's.
 
@@ -388,6 +429,15 @@ def _plan_of(target: Callable[..., Any], skip: int) -> tuple[_Parameter, ...]:
         ) from error
     namespace = _namespace_of(target)
     return tuple(_planned(parameter, namespace) for parameter in parameters if parameter.kind not in _UNNAMED)
+
+
+@lru_cache(maxsize=_PLANS_MAX)
+def _plan_of_unbound(cls: type) -> tuple[_Parameter, ...] | None:
+    """Plan a class that is bound nowhere; None if `get` has something to say about that."""
+    try:
+        return _plan_of(cls, 0) if cls is not Container and _is_concrete(cls) else None
+    except DependencyBuildingFailure:
+        return None
 
 
 def _signature(target: Callable[..., Any]) -> inspect.Signature:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
@@ -10,6 +10,7 @@ from connect.eaas.core.responses import BackgroundResponse
 
 from saga_engine.errors import SagaError
 from saga_engine.plan import Step, Workflow
+from saga_engine.signals import WaitFor
 from transactions import InvalidTransaction, Suspend
 
 __all__ = ["Fault", "Faults", "StepMadeToFail", "UnknownStep", "faults_of", "injected"]
@@ -48,19 +49,52 @@ def _is_exception_class(fault: Any) -> bool:
 
 
 @contextmanager
-def injected(workflow: Workflow, faults: Faults) -> Iterator[None]:
+def injected(workflow: Workflow, faults: Faults) -> Iterator[Workflow]:
     """Replace `execute` of these steps for a while; they stay the same objects, which a test may hold.
+
+    Gives the workflow to drive with, whose faults outlast what is built anew while it is driven.
+
+    Args:
+        workflow: the steps.
+        faults: what some of them do, by their names in the plan (`Child/Step` for a step of a child saga).
 
     Raises:
         UnknownStep: one of them is no step of this workflow.
+        InvalidTransaction: one of them waits for a signal, and executes nothing.
     """
-    unknown = [name for name in faults if name not in workflow.steps]
-    if unknown:
-        raise UnknownStep(f"fail_at names {unknown[0]!r}: the steps of this request are {list(workflow.steps)}")
+    for name in faults:
+        _check(name, workflow)
     with ExitStack() as stack:
-        for name, fault in faults.items():
-            stack.enter_context(_injected(workflow.steps[name], fault))
-        yield
+        faulty = _FaultyWorkflow(workflow.saga, workflow.steps, workflow.scopes, workflow.declared, workflow.adopted)
+        faulty.faults, faulty.stack = faults, stack
+        faulty.inject(faults)
+        yield faulty
+
+
+class _FaultyWorkflow(Workflow):
+    """A workflow that makes what it rebuilds fail, too."""
+
+    __slots__ = ("faults", "stack")
+
+    faults: Faults
+    stack: ExitStack
+
+    def rebuild(self, scope: str) -> None:
+        super().rebuild(scope)
+        self.inject(name for name in self.faults if self.steps[name].scope == scope)
+
+    def inject(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.stack.enter_context(_injected(self.steps[name], self.faults[name]))
+
+
+def _check(name: str, workflow: Workflow) -> None:
+    if name not in workflow.steps:
+        raise UnknownStep(f"fail_at names {name!r}: the steps of this request are {list(workflow.steps)}")
+    if isinstance(workflow.steps[name].transaction, WaitFor):
+        raise InvalidTransaction(
+            f"fail_at names {name!r}, which executes nothing: give it a timeout_s, and leave its signal out of signals="
+        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ Every journal that a test opens is closed after it.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,23 +28,20 @@ from saga_engine.journal import (
     AlreadyStarted,
     AppendResult,
     CancelRequested,
-    Commit,
     Committed,
     InboxMessage,
     InboxPending,
     Journal,
     Loaded,
-    Opening,
-    Plan,
-    PlanStep,
-    Policy,
     Release,
     Response,
     SagaStarted,
     SagaStatus,
     StateSaved,
-    StepStarted,
 )
+from saga_engine.testing.journal_retention import RetentionConformance
+from saga_engine.testing.journal_rights import RightsConformance
+from saga_engine.testing.scribe import Scribe
 
 __all__ = ["JournalConformance", "Scribe"]
 
@@ -53,94 +51,7 @@ Result = TypeVar("Result")
 PATIENCE_S = 30.0
 
 
-class Scribe:
-    """Write one execution the way a drive does: know the epoch and the next number of a row.
-
-    Args:
-        journal: where to write.
-        saga_id: the execution's name.
-        drive: who writes.
-        saga: the saga's name.
-    """
-
-    def __init__(self, journal: Journal, saga_id: str = "s-1", drive: str = "d-1", saga: str = "Saga") -> None:
-        self.journal = journal
-        self.saga_id = saga_id
-        self.drive = drive
-        self.saga = saga
-        self.eid = 0
-        self.epoch = 0
-        self.seq = 0
-
-    def opening(self, *, generation: int = 1, at: float = 1.0, release: Release | None = None) -> Commit:
-        """Give the commit that starts the execution."""
-        started = SagaStarted(
-            at=at,
-            saga=self.saga,
-            saga_path=f"shop:{self.saga}",
-            saga_id=self.saga_id,
-            generation=generation,
-            drive=self.drive,
-            plan=Plan(steps=(PlanStep("pay"),)),
-            policy=Policy(),
-            request=Raw(b'{"id":"R-1"}'),
-        )
-        return Commit(
-            eid=None,
-            seq=1,
-            entries=(started,),
-            drive=self.drive,
-            epoch=0,
-            status=SagaStatus.RUNNING,
-            at=at,
-            take=True,
-            opening=Opening(self.saga_id, generation, self.saga),
-            release=release,
-        )
-
-    def next(self, *, at: float = 2.0, status: SagaStatus = SagaStatus.RUNNING) -> Commit:
-        """Give the next commit, plain; see `msgspec.structs.replace` for others."""
-        entry = StepStarted(at=at, step="pay", attempt=self.seq)
-        return Commit(self.eid, self.seq + 1, (entry,), self.drive, self.epoch, status, at)
-
-    def write(self, commit: Commit) -> AppendResult:
-        """Append the commit, and follow it if it was accepted."""
-        result = self.journal.append(commit)
-        if isinstance(result, Committed):
-            self.eid, self.epoch, self.seq = result.eid, result.epoch, commit.seq
-        return result
-
-    def start(self, *, generation: int = 1) -> Scribe:
-        """Start the execution."""
-        assert isinstance(self.write(self.opening(generation=generation)), Committed)
-        return self
-
-    def step(self, *, at: float = 2.0) -> Scribe:
-        """Append a plain commit."""
-        assert isinstance(self.write(self.next(at=at)), Committed)
-        return self
-
-    def release(
-        self, status: SagaStatus = SagaStatus.SUSPENDED, *, due_at: float | None = None, at: float = 3.0
-    ) -> Scribe:
-        """Append a commit that gives the lease back."""
-        commit = replace(self.next(at=at, status=status), release=Release(due_at=due_at))
-        assert isinstance(self.write(commit), Committed)
-        return self
-
-    def taking(self, drive: str) -> Scribe:
-        """Give another drive, which knows what this one knows and is about to take the lease."""
-        other = Scribe(self.journal, self.saga_id, drive, self.saga)
-        other.eid, other.epoch, other.seq = self.eid, self.epoch, self.seq
-        return other
-
-    def take(self) -> Scribe:
-        """Take the lease."""
-        assert isinstance(self.write(replace(self.next(), take=True)), Committed)
-        return self
-
-
-class JournalConformance:
+class JournalConformance(RightsConformance, RetentionConformance):
     """What every journal must do. A subclass overrides `open_journal`."""
 
     @pytest.fixture
@@ -538,10 +449,45 @@ class JournalConformance:
         assert journal.recoverable(now=1e12) == []
 
     @pytest.mark.parametrize("status", [status for status in SagaStatus if status.is_ended])
-    def test_what_ended_is_never_recoverable(self, journal: Journal, status: SagaStatus) -> None:
+    def test_J10_what_ended_is_recoverable_only_while_it_has_mail(self, journal: Journal, status: SagaStatus) -> None:
         scribe = Scribe(journal).start().release(status)
-        journal.put(scribe.eid, CancelRequested(at=4.0, reason="too late"))
         assert journal.recoverable(now=1e12) == []
+        journal.put(scribe.eid, CancelRequested(at=4.0, reason="too late"))
+        [header] = journal.recoverable(now=0.0)
+        assert (header.eid, header.status) == (scribe.eid, status)
+        taker = scribe.taking("d-2")
+        [message] = journal.load(scribe.eid).inbox
+        commit = replace(taker.next(status=status), take=True, drained=(message.id,), entries=(message.entry,))
+        assert isinstance(taker.write(commit), Committed)
+        assert journal.recoverable(now=1e12) == []
+        taker.release(status)
+        assert journal.recoverable(now=1e12) == []
+
+    @pytest.mark.parametrize("status", [status for status in SagaStatus if status.is_ended])
+    def test_S32_what_ended_can_be_taken_up_again_and_ends_again(self, journal: Journal, status: SagaStatus) -> None:
+        scribe = Scribe(journal).start()
+        commit = replace(scribe.next(status=status), release=Release(response=Response("success")))
+        scribe.write(commit)
+        again = scribe.taking("d-2").take(status=SagaStatus.COMPENSATING)
+        header = journal.header("s-1")
+        assert header is not None
+        assert (header.status, header.drive, header.response) == (
+            SagaStatus.COMPENSATING,
+            "d-2",
+            Response("success"),
+        )
+        assert journal.is_held(header)
+        assert [found.eid for found in journal.search(status=SagaStatus.COMPENSATING)] == [scribe.eid]
+        assert journal.search(status=status) == []
+        journal.abandon(again.eid, again.epoch)
+        assert [found.eid for found in journal.recoverable(now=0.0)] == [scribe.eid]
+        once_more = again.taking("d-3").take(status=SagaStatus.COMPENSATING)
+        once_more.release(SagaStatus.COMPENSATING, due_at=70.0)
+        assert journal.next_due(after=0.0) == 70.0
+        once_more.taking("d-4").take(status=SagaStatus.COMPENSATING).release(SagaStatus.COMPENSATED)
+        assert journal.recoverable(now=1e12) == []
+        assert journal.next_due(after=0.0) is None
+        assert [found.eid for found in journal.search(status=SagaStatus.COMPENSATED)] == [scribe.eid]
 
     def test_recoverable_lists_the_oldest_first_and_pages(self, journal: Journal) -> None:
         expected = []
@@ -562,7 +508,45 @@ class JournalConformance:
             found += [header.eid for header in page]
         assert found == expected
 
+    # --- the next due time ---
+
+    def test_the_next_due_time_is_the_earliest_after_the_given_one(self, journal: Journal) -> None:
+        assert journal.next_due(after=0.0) is None
+        for number, due_at in enumerate((30.0, 10.0, 20.0, 10.0, None)):
+            Scribe(journal, f"s-{number}").start().release(due_at=due_at)
+        Scribe(journal, "s-held").start()
+        found = [journal.next_due(after=after) for after in (0.0, 9.9, 10.0, 20.0, 29.0, 30.0)]
+        assert found == [10.0, 10.0, 20.0, 30.0, 30.0, None]
+
+    def test_what_was_taken_up_is_not_due_any_more(self, journal: Journal) -> None:
+        scribe = Scribe(journal).start().release(due_at=10.0)
+        Scribe(journal, "s-2").start().release(due_at=40.0)
+        other = scribe.taking("d-2").take()
+        assert journal.next_due(after=0.0) == 40.0
+        other.release(due_at=20.0)
+        assert journal.next_due(after=0.0) == 20.0
+
     # --- stuck ---
+
+    def test_what_was_found_stuck_lately_may_be_left_out_of_what_is_recoverable(self, journal: Journal) -> None:
+        left, due, mailed = (Scribe(journal, f"s-{number}").start() for number in range(3))
+        journal.abandon(left.eid, left.epoch)
+        due.release(due_at=5.0)
+        mailed.release()
+        journal.put(mailed.eid, CancelRequested(at=4.0, reason="changed"))
+        for number, noted_at in enumerate((100.0, 90.0, 110.0)):
+            header = journal.header(f"s-{number}")
+            assert header is not None
+            journal.note_stuck(header, "no step of that name", noted_at)
+
+        def found(stuck_before: float | None) -> list[int]:
+            return [header.eid for header in journal.recoverable(now=5.0, limit=3, stuck_before=stuck_before)]
+
+        assert found(None) == found(111.0) == [left.eid, due.eid, mailed.eid]
+        assert found(110.0) == [left.eid, due.eid]
+        assert found(100.0) == [due.eid]
+        assert found(90.0) == []
+        assert [header.eid for header in journal.recoverable(now=5.0, limit=1, stuck_before=100.0)] == [due.eid]
 
     def test_a_note_of_being_stuck_lasts_until_the_lease_is_taken(self, journal: Journal) -> None:
         scribe = Scribe(journal).start().release(due_at=5.0)
@@ -623,6 +607,51 @@ class JournalConformance:
         journal.submit(scribe.opening(), done)
         assert outcomes.get(timeout=PATIENCE_S) == Committed(1, 1)
         assert journal.load(1).seq == 3
+
+    def test_a_chain_of_callbacks_that_submit_neither_recurses_nor_stops(self, journal: Journal) -> None:
+        scribe = Scribe(journal).start()
+        depths: list[int] = []
+        done = threading.Event()
+
+        def go_on(outcome: AppendResult | BaseException) -> None:
+            assert isinstance(outcome, Committed)
+            scribe.seq += 1
+            depths.append(len(inspect.stack(0)))
+            if len(depths) == 200:
+                done.set()
+            else:
+                journal.submit(scribe.next(), go_on)
+
+        journal.submit(scribe.next(), go_on)
+        assert done.wait(PATIENCE_S)
+        assert len(set(depths)) == 1
+        assert journal.load(scribe.eid).seq == 201
+
+    def test_five_hundred_commits_in_flight_are_all_answered(self, journal: Journal) -> None:
+        """Each execution submits its next commit from the callback of the one before."""
+        ended: Queue[int] = Queue()
+
+        def begin(number: int) -> None:
+            scribe = Scribe(journal, f"s-{number}")
+
+            def go_on(outcome: AppendResult | BaseException) -> None:
+                assert isinstance(outcome, Committed)
+                scribe.eid, scribe.epoch, scribe.seq = outcome.eid, outcome.epoch, scribe.seq + 1
+                if scribe.seq < 3:
+                    journal.submit(scribe.next(), go_on)
+                elif scribe.seq == 3:
+                    end = replace(scribe.next(status=SagaStatus.COMPLETED), release=Release())
+                    journal.submit(end, go_on)
+                else:
+                    ended.put(number)
+
+            journal.submit(scribe.opening(), go_on)
+
+        for number in range(500):
+            begin(number)
+        assert sorted(ended.get(timeout=PATIENCE_S) for _ in range(500)) == list(range(500))
+        assert len(journal.search(status=SagaStatus.COMPLETED, limit=1_000)) == 500
+        assert {journal.load(eid).seq for eid in range(1, 501)} == {4}
 
     def test_a_callback_that_raises_disturbs_nobody(self, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
         def done(outcome: AppendResult | BaseException) -> None:
@@ -727,6 +756,8 @@ class JournalConformance:
             lambda: journal.put(scribe.eid, CancelRequested(at=1.0, reason="late")),
             journal.search,
             lambda: journal.recoverable(now=1.0),
+            lambda: journal.next_due(after=1.0),
+            lambda: journal.purge(before=1.0),
             lambda: journal.note_stuck(header, "late", 1.0),
         ]
         for call in calls:

@@ -10,14 +10,15 @@ from typing import Any
 from connect.eaas.core.responses import BackgroundResponse
 
 from saga_engine.calls import Call, Result
+from saga_engine.decider import replay
 from saga_engine.drive import Drive
 from saga_engine.drivers import SyncDriver
 from saga_engine.engine import Engine
-from saga_engine.errors import BadRequest, DeadlineExceeded, SagaError
-from saga_engine.journal import CompensationBegun, Entry, Response, SagaStatus, StepCompensated, StepFailed
+from saga_engine.errors import BadRequest, BranchConflict, DeadlineExceeded, SagaError
+from saga_engine.journal import CompensationBegun, Entry, Header, Response, SagaStatus, StepCompensated
 from saga_engine.record import SagaRecord
 from saga_engine.recorded import rebuild_error
-from saga_engine.saga import Saga
+from saga_engine.saga import Saga, Services
 from saga_engine.services.container import Key
 from saga_engine.testing.clock import ManualClock
 from saga_engine.testing.doubles import providers_with
@@ -64,6 +65,7 @@ def run_saga(
     config: Mapping[str, Any] | None = None,
     logger: Any = None,
     services: Mapping[Key, Any] | None = None,
+    signals: Mapping[str, Any] | None = None,
     until: SagaStatus | None = None,
     deliveries_max: int = 10,
     clock: ManualClock | None = None,
@@ -76,9 +78,12 @@ def run_saga(
         saga: the saga's class; steps and middlewares may be plain or async.
         request: what is delivered; each delivery gets a copy, as Connect delivers the request anew.
         fail_at: the name of a step whose `execute` raises `StepMadeToFail` at every attempt, instead of doing
-            anything; or a mapping of such names to an exception to raise, or a response to answer with.
+            anything; or a mapping of such names to an exception to raise, or a response to answer with. The name is
+            that in the plan: `Child/Step` for a step of a child saga.
         client, config, logger: what the steps have injected.
         services: whatever else they have injected, by name or by type; wins over what the saga provides.
+        signals: payloads by the name of the signal, for `WaitFor` and `Suspend(signal=...)`; sent once, as soon as the
+            first delivery has been answered.
         until: stop when the execution stands so, for example `SagaStatus.SUSPENDED`. It also stops when it ended or
             parked.
         deliveries_max: after a reschedule the request is delivered again when it is due, so many times in all.
@@ -95,7 +100,7 @@ def run_saga(
     with engine:
         made = _with_services(saga, services).make(config, client, logger, engine=engine)
         rehearsal = _Rehearsal(engine, made, request, used_clock)
-        rehearsal.deliver(deliveries_max, until)
+        rehearsal.deliver(deliveries_max, until, signals or {})
         return rehearsal.result()
 
 
@@ -103,7 +108,12 @@ def _with_services(saga: type[Saga], services: Mapping[Key, Any] | None) -> type
     if not services:
         return saga
     names = {"__module__": saga.__module__, "__qualname__": saga.__qualname__, "__doc__": saga.__doc__}
-    return type(saga.__name__, (saga,), {**names, "providers": providers_with(saga.providers, services)})
+
+    def make_child(self: Saga, kind: type[Saga], given: Services) -> Saga:
+        return _with_services(kind, services).make(given.config, given.client, given.logger)
+
+    doubled = {"providers": providers_with(saga.providers, services), "_make_child": make_child}
+    return type(saga.__name__, (saga,), {**names, **doubled})
 
 
 class _Rehearsal:
@@ -117,15 +127,24 @@ class _Rehearsal:
         self._responses: list[BackgroundResponse] = []
         self._raised: Exception | None = None
 
-    def deliver(self, deliveries_max: int, until: SagaStatus | None) -> None:
-        for _ in range(deliveries_max):
+    def deliver(self, deliveries_max: int, until: SagaStatus | None, signals: Mapping[str, Any]) -> None:
+        for number in range(deliveries_max):
             if not self._deliver_once():
                 return
             record = self._record()
-            if record.status in (until, SagaStatus.PARKED) or record.status.is_ended:
+            if record.status is SagaStatus.PARKED or record.status.is_ended:
+                return
+            if number == 0 and signals:
+                self._send(record.saga_id, signals)
+                continue
+            if record.status is until:
                 return
             if record.next_due_at is not None:
                 self._clock.advance(max(0.0, record.next_due_at - self._clock.now()))
+
+    def _send(self, saga_id: str, signals: Mapping[str, Any]) -> None:
+        for name, payload in signals.items():
+            self._engine.signal(saga_id, name, payload)
 
     def _deliver_once(self) -> bool:
         try:
@@ -151,7 +170,7 @@ class _Rehearsal:
             compensated=[entry.step for entry in history if isinstance(entry, StepCompensated)],
             state=record.state,
             request=record.request,
-            error=self._raised or _turned_back_by(history, self._engine.driver.errors),
+            error=self._raised or _turned_back_by(history, self._engine.driver.errors, record),
             record=record,
             history=history,
         )
@@ -167,7 +186,7 @@ class _RehearsalDriver(SyncDriver):
         self.errors: dict[str, Exception] = {}
 
     def run(self, drive: Drive) -> Response:
-        with injected(drive.workflow, self.faults):
+        with injected(drive.workflow, self.faults) as drive.workflow:
             return super().run(drive)
 
     def _run(self, call: Call) -> Result:
@@ -189,14 +208,19 @@ class _RehearsalEngine(Engine):
         super().__init__("memory://", clock=clock)
         self._sync = self.driver = _RehearsalDriver(self, clock, faults)
 
+    def _nudge(self, header: Header) -> None:
+        """Leave what was sent to the next delivery, which has the services of the test."""
 
-def _turned_back_by(history: Sequence[Entry], errors: Mapping[str, Exception]) -> Exception | None:
+
+def _turned_back_by(history: Sequence[Entry], errors: Mapping[str, Exception], record: SagaRecord) -> Exception | None:
     begun = next((entry for entry in history if isinstance(entry, CompensationBegun)), None)
     if begun is None:
         return None
     if begun.cause == "deadline":
         return DeadlineExceeded()
+    if begun.cause == "conflict":
+        return BranchConflict(record.error)
     if begun.step is not None and begun.step in errors:
         return errors[begun.step]
-    failed = [entry for entry in history if isinstance(entry, StepFailed) and entry.step == begun.step]
-    return rebuild_error(failed[-1].error) if failed else None
+    error = replay(tuple(history)).steps[begun.step].error if begun.step is not None else None
+    return None if error is None else rebuild_error(error)

@@ -11,11 +11,14 @@ from connect.eaas.core.responses import BackgroundResponse
 
 from saga_engine.calls import Call, Result
 from saga_engine.codec import encode_json
-from saga_engine.drive import Live
+from saga_engine.context import SagaContext
+from saga_engine.documents import Live
 from saga_engine.drivers import Threads
-from saga_engine.errors import LimitReached, NotJSON
+from saga_engine.errors import BadDefinition, InvalidTransaction, LimitReached, NotJSON
+from saga_engine.groups import Chain, Parallel
 from saga_engine.outcome import _refuse_nonsense
 from saga_engine.plan import Step, build_workflow
+from saga_engine.record import SagaRecord
 from saga_engine.saga import Saga, Services
 from saga_engine.services.container import Key
 from saga_engine.testing.contexts import FakeContext
@@ -209,8 +212,7 @@ def _bench(
 ) -> Iterator[_Bench]:
     raw = encode_json(request, "request", Saga.payload_bytes_max)
     live = Live(raw, encode_json(state or {}, "state", Saga.payload_bytes_max))
-    context = FakeContext(state=live.data, attempt=attempt)
-    listed = entry if isinstance(entry, type) else as_transaction(entry)
+    listed = _single(entry)
 
     class FakeSaga(Saga):
         providers = providers_with(Saga.providers, services)
@@ -220,8 +222,34 @@ def _bench(
 
     threads = Threads(1)
     try:
-        workflow = build_workflow(FakeSaga(), request, live.request, given, lambda: context)
+        documents = _BenchDocuments(live, attempt)
+        workflow = build_workflow(FakeSaga(), request, given, documents, documents.fake.saga_id, _undo_nothing)
         (step,) = workflow.steps.values()
-        yield _Bench(step, live, context, attempt, threads)
+        yield _Bench(step, live, documents.fake, attempt, threads)
     finally:
         threads.close()
+
+
+def _single(entry: Any) -> Any:
+    """Refuse what holds several transactions."""
+    if isinstance(entry, (Parallel, Chain)) or (isinstance(entry, type) and issubclass(entry, Saga)):
+        raise InvalidTransaction(f"{entry!r} holds several transactions: give one, or use run_saga")
+    return entry if isinstance(entry, type) else as_transaction(entry)
+
+
+class _BenchDocuments:
+    """The documents of the one transaction on the bench."""
+
+    def __init__(self, live: Live, attempt: int) -> None:
+        self._live = live
+        self.fake = FakeContext(state=live.data, attempt=attempt)
+
+    def request(self, scope: str) -> dict[str, Any]:
+        return self._live.request
+
+    def context(self, *, scope: str, saga_id: str, saga: str, step: str, path: str) -> SagaContext:
+        return self.fake
+
+
+def _undo_nothing(saga_id: str, note: str) -> SagaRecord:
+    raise BadDefinition(f"{saga_id}: a single transaction undoes no saga: use run_saga")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,7 +11,6 @@ from sagas import DONE, SAGA_ID, World, saga_of
 from saga_engine import Engine, SagaStatus, current_context
 from saga_engine.errors import BadDefinition, JournalUnavailable, LeaseLost, NotAllowed
 from saga_engine.journal import StateSaved
-from saga_engine.logs import OnceLogger
 from transactions import BackgroundTransaction
 
 FAIL = BackgroundResponse.fail("no")
@@ -202,20 +200,6 @@ def test_an_answer_that_cannot_be_shown_is_a_failed_attempt(resolve, world):
 def test_a_countdown_beyond_all_numbers_is_a_failed_attempt(resolve, world):
     endless = BackgroundResponse("reschedule", countdown=10**400)
     assert "give a number of seconds" in resolve(saga_of(world.step("a", endless))).output
-
-
-def test_a_time_out_that_is_not_enforced_is_warned_about(engine, caplog, monkeypatch):
-    monkeypatch.setattr(OnceLogger, "_warned", set())
-
-    class Slow(BackgroundTransaction):
-        timeout_s = 30
-
-        def execute(self, request):
-            return DONE
-
-    with caplog.at_level(logging.WARNING):
-        saga_of(Slow).make(engine=engine).resolve({"id": "PR-1"})
-    assert "does not enforce timeout_s" in caplog.text
 
 
 @pytest.mark.parametrize("arguments", [{"budget_s": -1}, {"budget_s": "x"}, {"threads_max": 0}, {"threads_max": True}])

@@ -577,9 +577,11 @@ def test_S28_a_bad_attribute_of_a_step_is_refused_by_name(engine, resolve, world
     assert engine.search() == []
 
 
-def test_S28_a_pivot_is_refused_in_this_release_rather_than_ignored(resolve, world):
-    with pytest.raises(InvalidTransaction, match=r"a: this release does not carry out Kind\.PIVOT"):
-        resolve(saga_of(world.step("a", kind=Kind.PIVOT)))
+def test_S28_an_impossible_order_is_refused_before_anything_is_journaled(engine, resolve, world):
+    with pytest.raises(InvalidTransaction, match="b is compensatable and comes after the pivot a"):
+        resolve(saga_of(world.step("a", kind=Kind.PIVOT), world.step("b")))
+    assert engine.search() == []
+    assert world.calls == []
 
 
 def test_S28_config_must_be_a_mapping(engine, world):

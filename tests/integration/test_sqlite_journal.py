@@ -31,7 +31,7 @@ from saga_engine.errors import (
     NotJSON,
     UnsafeFileSystem,
 )
-from saga_engine.journal import Committed, Header, Opening, SagaStatus
+from saga_engine.journal import Committed, ExclusiveHeld, Header, Opening, SagaStatus
 from saga_engine.journals import open_journal, sqlite_file, sqlite_processes, sqlite_session
 from saga_engine.journals.process import identify
 from saga_engine.journals.sqlite import SqliteJournal
@@ -583,13 +583,20 @@ def test_J09_a_plain_commit_does_not_touch_the_executions_table(journal: SqliteJ
         ("header_of_generation", "INDEX sqlite_autoindex_executions_1"),
         ("rows_of_execution", "PRIMARY KEY"),
         ("append_entries", "INTEGER PRIMARY KEY"),
+        ("append_plain", "INTEGER PRIMARY KEY"),
+        ("holder_of_right", "INDEX executions_holds"),
+        ("wake_first", "INTEGER PRIMARY KEY"),
+        ("wake_if_free", "INTEGER PRIMARY KEY"),
+        ("next_due", "INDEX executions_due"),
+        ("purge", "INTEGER PRIMARY KEY"),
     ],
 )
 def test_what_is_asked_often_does_not_look_through_all_executions(
     journal: SqliteJournal, name: str, index: str
 ) -> None:
     names = (
-        "after before body drained drive eid epoch generation limit now process saga saga_id seq status take version"
+        "after at awaits before body drained drive eid epoch exclusive frees generation limit now process saga saga_id "
+        "seq status stuck_before take version"
     )
     parameters = dict.fromkeys(names.split(), 1)
     plan = session_of(journal).read(
@@ -598,6 +605,120 @@ def test_what_is_asked_often_does_not_look_through_all_executions(
     steps = [step for (*_, step) in plan if "CONSTANT" not in step and "SUBQUERY" not in step]
     assert index in steps[0]
     assert not [step for step in steps if step.startswith("SCAN")]
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("wake_first", "INDEX executions_awaits (awaits=?)"), ("purge", "INDEX executions_ended (updated_at<?)")],
+)
+def test_what_is_woken_or_purged_is_found_in_order_without_looking_through_all_executions(
+    journal: SqliteJournal, name: str, index: str
+) -> None:
+    parameters = dict.fromkeys(("at", "before", "eid", "frees", "limit"), 1)
+    plan = session_of(journal).read(
+        lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {queries[name]}", parameters).fetchall()
+    )
+    steps = [step for (*_, step) in plan]
+    assert any(index in step for step in steps)
+    assert not [step for step in steps if step.startswith("SCAN") or "ORDER BY" in step]
+
+
+def test_a_saga_without_rights_makes_no_statement_because_of_them(journal: SqliteJournal) -> None:
+    statements: list[str] = []
+    tap(journal, lambda sql: statements.append(" ".join(sql.split()[:3])))
+    scribe = Scribe(journal).start().step().release(due_at=9.0)
+    scribe.taking("d-2").take().release(SagaStatus.COMPLETED)
+    tables = ("entries", "executions", "inbox", "stuck")
+    assert [sql for sql in statements if any(table in sql.split() for table in tables)] == [
+        "INSERT INTO executions",
+        "INSERT INTO entries",
+        "INSERT INTO entries",
+        "INSERT INTO entries",
+        "UPDATE executions SET",
+        "INSERT INTO entries",
+        "DELETE FROM stuck",
+        "UPDATE executions SET",
+        "INSERT INTO entries",
+        "UPDATE executions SET",
+    ]
+
+
+def test_a_purge_is_one_transaction_and_removes_every_entry(journal: SqliteJournal, path: Path) -> None:
+    for number in range(30):
+        Scribe(journal, f"s-{number}").start().step().release(SagaStatus.COMPLETED, at=10.0)
+    kept = Scribe(journal, "s-kept").start().step()
+    before = commits_in_log(path)
+    assert journal.purge(before=50.0) == 30
+    assert commits_in_log(path) - before == 1
+    assert look(path, "SELECT eid, seq FROM entries") == [(kept.eid, 1), (kept.eid, 2)]
+
+
+@pytest.fixture
+def steps_of(journal: SqliteJournal) -> Callable[[Callable[[], object]], int]:
+    """Count how many hundreds of steps SQLite's machine takes while something is written."""
+
+    def steps_of(work: Callable[[], object]) -> int:
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+
+        writer = session_of(journal)._writer
+        writer.set_progress_handler(tick, 100)
+        try:
+            work()
+        finally:
+            writer.set_progress_handler(None, 100)
+        return ticks
+
+    return steps_of
+
+
+def test_S15_a_purge_does_not_look_through_what_was_purged_or_may_not_be(
+    journal: SqliteJournal, path: Path, steps_of: Callable[[Callable[[], object]], int]
+) -> None:
+    def purge_one() -> None:
+        Scribe(journal, f"s-{len(journal.search(limit=10**6))}").start().release(SagaStatus.COMPLETED, at=10.0)
+        assert journal.purge(before=50.0) == 1
+
+    few = steps_of(purge_one)
+    write(
+        path,
+        "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
+        "INSERT INTO executions (eid, saga_id, generation, saga, status, epoch, in_flight, created_at, updated_at, "
+        "is_purged) SELECT i, 'x-' || i, 1, 'Saga', CASE i % 3 WHEN 0 THEN 'PARKED' ELSE 'COMPLETED' END, 1, 0, 1.0, "
+        "CASE i % 3 WHEN 1 THEN 90.0 ELSE 1.0 END, i % 3 = 2 FROM n",
+    )
+    assert steps_of(purge_one) <= few + 20
+
+
+def test_a_right_outlives_the_process_that_took_it(
+    journal: SqliteJournal, puppet: Callable[..., Puppet], open_at: Callable[..., SqliteJournal]
+) -> None:
+    holder = puppet()
+    assert holder.ask("start s-1 asset:A-1") == "started 1"
+    holder.process.kill()
+    holder.process.wait()
+    for other in (journal, open_at()):
+        scribe = Scribe(other, "s-2")
+        assert other.append(replace(scribe.opening(), exclusive="asset:A-1")) == ExclusiveHeld("s-1")
+    [found] = journal.recoverable(now=0.0)
+    taker = Scribe(journal, "s-1", "d-2")
+    taker.eid, taker.epoch, taker.seq = found.eid, found.epoch, 1
+    taker.take(exclusive="asset:A-1").release(SagaStatus.COMPENSATED, frees="asset:A-1")
+    Scribe(journal, "s-2").start(exclusive="asset:A-1")
+
+
+def test_of_several_processes_one_at_a_time_has_a_right_and_all_get_it(
+    path: Path, journal: SqliteJournal, puppet: Callable[..., Puppet]
+) -> None:
+    puppets = [puppet() for _ in range(4)]
+    for each in puppets:
+        each.tell("contend 15 asset:A-1")
+    assert [each.answer() for each in puppets] == ["contended"] * 4
+    assert look(path, "SELECT status, count(*) FROM executions") == [("COMPLETED", 60)]
+    assert look(path, "SELECT count(*) FROM executions WHERE holds IS NOT NULL OR awaits IS NOT NULL") == [(0,)]
 
 
 def test_many_unfinished_executions_are_listed_in_pages(journal: SqliteJournal, path: Path) -> None:
@@ -772,32 +893,119 @@ def test_a_child_forked_in_the_middle_of_a_commit_cannot_use_the_journal(
 # --- J7: versions ------------------------------------------------------------------------------------------
 
 
-def test_J07_a_file_of_an_older_release_is_brought_up_to_date(
+@pytest.fixture
+def first_release(path: Path) -> None:
+    """Lay a file as the first release left it: one execution that suspended, one that ended."""
+    body = '[{"entry":"WaitElapsed","at":1.0}]'
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(sqlite_file.migrations()[1])
+        connection.executescript(
+            "INSERT INTO executions (saga_id, generation, saga, status, epoch, in_flight, due_at, created_at, "
+            "updated_at) VALUES ('s-1', 1, 'Saga', 'SUSPENDED', 1, 0, 9.0, 1.0, 1.0), "
+            "('s-2', 1, 'Saga', 'COMPLETED', 1, 0, NULL, 1.0, 1.0);"
+            f"INSERT INTO entries (eid, seq, version, body) VALUES (1, 1, 1, '{body}'), (2, 1, 1, '{body}');"
+            f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}; PRAGMA user_version = 1;"
+        )
+
+
+@pytest.mark.usefixtures("first_release")
+def test_J07_a_file_of_the_first_release_is_brought_up_to_date(url: str, path: Path) -> None:
+    journal = open_journal(url)
+    header = journal.header("s-1")
+    assert header is not None
+    assert (header.status, header.due_at, header.is_purged) == (SagaStatus.SUSPENDED, 9.0, False)
+    taker = Scribe(journal, "s-1")
+    taker.eid, taker.epoch, taker.seq = header.eid, header.epoch, journal.load(header.eid).seq
+    taker.take(exclusive="asset:A-1").release(SagaStatus.COMPLETED, at=60.0, frees="asset:A-1")
+    assert journal.purge(before=50.0) == 1
+    assert [found.is_purged for found in journal.search()] == [True, False]
+    journal.close()
+    assert look(path, "PRAGMA user_version") == [(max(sqlite_file.migrations()),)]
+    assert look(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.usefixtures("first_release")
+def test_J07_several_processes_bring_one_file_up_to_date(path: Path, url: str) -> None:
+    puppets = [Puppet(url) for _ in range(5)]
+    for number, each in enumerate(puppets):
+        each.tell("open")
+        each.tell(f"start p-{number}")
+    for each in puppets:
+        assert each.answer() == "opened"
+        assert each.answer().startswith("started")
+    assert [each.end() for each in puppets] == [0] * 5
+    assert look(path, "PRAGMA user_version") == [(max(sqlite_file.migrations()),)]
+    assert look(path, "SELECT count(*) FROM executions") == [(7,)]
+
+
+@pytest.mark.usefixtures("first_release")
+def test_J07_of_two_that_saw_an_old_file_the_later_one_finds_it_up_to_date(
+    url: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate = sqlite_file._migrate
+
+    def come_second(connection: sqlite3.Connection, path: Path, known: dict[int, str]) -> None:
+        monkeypatch.setattr(sqlite_file, "_migrate", migrate)
+        open_journal(url).close()
+        migrate(connection, path, known)
+
+    monkeypatch.setattr(sqlite_file, "_migrate", come_second)
+    open_journal(url).close()
+    assert look(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.usefixtures("first_release")
+def test_J07_a_release_that_knows_only_the_first_version_refuses_a_file_of_the_second(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_journal(url).close()
+    scripts = {1: sqlite_file.migrations()[1]}
+    monkeypatch.setattr(sqlite_file, "migrations", lambda: scripts)
+    with pytest.raises(NewerJournal, match="has version 2, this release reads up to 1: upgrade saga-engine"):
+        open_journal(url)
+
+
+def _next_migration(script: str) -> dict[int, str]:
+    known = sqlite_file.migrations()
+    return {**known, max(known) + 1: script}
+
+
+def test_J07_a_migration_may_hold_comments_and_semicolons(
     url: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = open_journal(url)
     scribe = Scribe(old).start().step()
     old.close()
-    scripts = {
-        **sqlite_file.migrations(),
-        2: "CREATE TABLE later (a TEXT DEFAULT ';');\n-- a comment;\nINSERT INTO later VALUES (1);\n",
-    }
+    scripts = _next_migration(
+        "CREATE TABLE later (a TEXT DEFAULT ';');\n-- a comment;\nINSERT INTO later VALUES (1);\n"
+    )
     monkeypatch.setattr(sqlite_file, "migrations", lambda: scripts)
     new = open_journal(url)
     assert new.load(scribe.eid).seq == 2
     new.close()
-    assert look(path, "PRAGMA user_version") == [(2,)]
+    assert look(path, "PRAGMA user_version") == [(max(scripts),)]
     assert look(path, "SELECT a FROM later") == [("1",)]
 
 
 def test_J07_a_migration_that_fails_changes_nothing(url: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_journal(url).close()
-    scripts = {**sqlite_file.migrations(), 2: "CREATE TABLE later (a);\nCREATE TABLE later (a);\n"}
+    scripts = _next_migration("CREATE TABLE later (a);\nCREATE TABLE later (a);\n")
     monkeypatch.setattr(sqlite_file, "migrations", lambda: scripts)
     with pytest.raises(JournalUnavailable, match="table later already exists"):
         open_journal(url)
-    assert look(path, "PRAGMA user_version") == [(1,)]
+    assert look(path, "PRAGMA user_version") == [(max(scripts) - 1,)]
     assert look(path, "SELECT name FROM sqlite_master WHERE name = 'later'") == []
+
+
+def test_columns_that_a_later_release_adds_while_the_file_is_open_do_no_harm(
+    journal: SqliteJournal, path: Path
+) -> None:
+    Scribe(journal).start().release(due_at=9.0)
+    before = header_of(journal, "s-1")
+    write(path, "ALTER TABLE executions ADD COLUMN later TEXT DEFAULT 'new'")
+    assert header_of(journal, "s-1") == before
+    assert journal.recoverable(now=9.0) == journal.search() == [before]
 
 
 def test_J07_the_file_says_whose_it_is_and_which_version(journal: SqliteJournal, path: Path) -> None:

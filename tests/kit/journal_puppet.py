@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from saga_engine.errors import JournalError, LeaseLost
-from saga_engine.journal import SagaStatus, StateSaved
+from saga_engine.journal import Committed, SagaStatus, StateSaved
 from saga_engine.journals import open_journal
 from saga_engine.testing.journals import Scribe
 
@@ -27,8 +27,8 @@ class Puppet:
         self._journal = open_journal(self._url, **self._options)
         return "opened"
 
-    def start(self, saga_id: str) -> str:
-        self._scribe = Scribe(self._journal, saga_id, f"d-{os.getpid()}").start()
+    def start(self, saga_id: str, exclusive: str | None = None) -> str:
+        self._scribe = Scribe(self._journal, saga_id, f"d-{os.getpid()}").start(exclusive=exclusive)
         return f"started {self._scribe.eid}"
 
     def step(self, size_bytes: str = "0") -> str:
@@ -46,6 +46,15 @@ class Puppet:
         for number in range(int(count)):
             Scribe(self._journal, f"s-{os.getpid()}-{number}", "d").start().step().release(SagaStatus.COMPLETED)
         return "hammered"
+
+    def contend(self, count: str, right: str) -> str:
+        """Carry executions from start to end that need the right, each as soon as it is free."""
+        for number in range(int(count)):
+            scribe = Scribe(self._journal, f"s-{os.getpid()}-{number}", "d")
+            while not isinstance(scribe.write(replace(scribe.opening(), exclusive=right)), Committed):
+                pass
+            scribe.step().release(SagaStatus.COMPLETED, frees=right)
+        return "contended"
 
     def limit_file_size(self, size_bytes: str) -> str:
         """Play a full disk: no file may grow past this size; -1 lifts that."""

@@ -824,3 +824,96 @@ def test_arguments_for_takes_partial_functions():
     container = Container().child(client="C", token="T")
 
     assert container.arguments_for(functools.partial(step, "eu")) == {"client": "C", "token": "T"}
+
+
+class WantsNothing:
+    pass
+
+
+class WantsWhatIsThere:
+    def __init__(self, client, context, region="none", *more, **others):
+        self.given = (client, context, region)
+
+
+class WantsByKeyword:
+    def __init__(self, client, *, context):
+        self.given = (client, context)
+
+
+class WantsAService:
+    def __init__(self, step: PurchaseStep, context):
+        self.given = (step.client, step.vendor.token, context)
+
+
+class WantsAProvidedService:
+    def __init__(self, made, context):
+        self.given = (made, context)
+
+
+class WantsTheContainer:
+    def __init__(self, container: Container):
+        self.given = container.get("context")
+
+
+class WantsWhatNobodyHas:
+    def __init__(self, client, unheard_of):
+        pass
+
+
+class Bound:
+    def __init__(self):
+        self.given = "built"
+
+
+class Making(ServiceProvider):
+    def provide_made(self, token):
+        return f"made with {token}"
+
+
+class Refusing(type):
+    @property
+    def __signature__(cls):
+        raise ValueError("not to be read")
+
+
+class Unreadable(metaclass=Refusing):
+    pass
+
+
+def outcome(build):
+    try:
+        built = build()
+    except SagaError as error:
+        return type(error), str(error)
+    return type(built), getattr(built, "given", None)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        WantsNothing,
+        WantsWhatIsThere,
+        WantsByKeyword,
+        WantsAService,
+        WantsAProvidedService,
+        WantsTheContainer,
+        WantsWhatNobodyHas,
+        Bound,
+        Gateway,
+        Unreadable,
+    ],
+)
+def test_get_inside_gives_what_a_child_scope_gives(cls):
+    container = Container([Making]).child(client="C", token="T", context="outer")
+    given = Bound()
+    given.given = "bound"
+    container.bind_instance(Bound, given)
+    in_a_scope = outcome(lambda: container.child(context="inner").get(cls))
+    assert outcome(lambda: container.get_inside(cls, lambda: {"context": "inner"})) == in_a_scope
+
+
+def test_get_inside_asks_for_values_only_if_they_are_wanted():
+    def instances():
+        raise AssertionError("nobody wants them")
+
+    assert isinstance(Container().get_inside(WantsNothing, instances), WantsNothing)

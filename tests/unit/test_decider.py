@@ -340,7 +340,7 @@ def test_S09_branches_are_undone_the_failing_first_then_by_latest_first_start() 
 
 def test_J08_a_step_that_failed_too_often_parks() -> None:
     state = after(begun("a", attempts_max=1), ran("a"), failed("a", retry_at=NOW))
-    assert only(state) == Park("a", "attempts_max (1) reached", "every attempt fails: find out why; then saga resolve")
+    assert only(state) == Park("a", "attempts_max (1) reached", "every attempt fails: find out why; then saga resume")
 
 
 def test_S16_an_attempt_that_a_crash_interrupted_counts_as_a_failed_one() -> None:
@@ -358,7 +358,7 @@ def test_J08_reschedules_beyond_the_limit_park_the_first_unfinished_step() -> No
     state = after(begun("a", "b", reschedules_max=1), *done("a"), ran("b"), suspended("b"), DELIVERED)
     assert only(state) == Ask("b")
     state = after(state, ran("b", 2), suspended("b"))
-    assert only(state) == Park("b", "reschedules_max (1) reached", "it waits for what never comes; then saga resolve")
+    assert only(state) == Park("b", "reschedules_max (1) reached", "it waits for what never comes; then saga resume")
 
 
 def test_J08_a_limit_reached_while_compensating_parks_the_step_whose_undo_is_next() -> None:

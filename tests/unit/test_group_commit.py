@@ -197,6 +197,19 @@ def test_J06_a_callback_runs_in_the_writers_thread_even_if_somebody_else_led(
     assert disk.batches == [1, 4]
 
 
+def test_J06_what_callbacks_submit_shares_the_next_commit(
+    disk: Disk, commits: GroupCommit[Disk], pool: ThreadPoolExecutor
+) -> None:
+    ended: Queue[Any] = Queue()
+    block(disk, commits, pool)
+    for _ in range(20):
+        commits.submit(lambda _: "first", lambda _: commits.submit(lambda _: "second", ended.put))
+    wait_until(lambda: queued(commits) == 20)
+    disk.open()
+    assert [ended.get(timeout=PATIENCE_S) for _ in range(20)] == ["second"] * 20
+    assert disk.batches == [1, 20, 20]
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs a signal to one thread")
 def test_J06_an_interrupted_writer_takes_its_task_back_and_blocks_nobody(
     disk: Disk, commits: GroupCommit[Disk], pool: ThreadPoolExecutor

@@ -13,10 +13,24 @@ from typing import Any
 
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
+from msgspec import Raw
 from tenacity import stop_after_attempt, wait_fixed
 
-from saga_engine import Saga, SagaContext, SagaStatus, current_context
-from saga_engine.errors import DeadlineExceeded, InvalidResponse, InvalidTransaction, NoContext, NotJSON, StepRefused
+from saga_engine import Chain, Parallel, Saga, SagaContext, SagaRecord, SagaStatus, WaitFor, current_context
+from saga_engine.documents import Documents
+from saga_engine.errors import (
+    BranchConflict,
+    DeadlineExceeded,
+    InvalidResponse,
+    InvalidTransaction,
+    NoContext,
+    NotJSON,
+    SignalTimedOut,
+    StepRefused,
+    UnknownExecution,
+)
+from saga_engine.plan import build_workflow
+from saga_engine.saga import Services
 from saga_engine.services import DependencyBuildingFailure, ServiceProvider
 from saga_engine.testing import (
     ManualClock,
@@ -28,6 +42,7 @@ from saga_engine.testing import (
     run_saga,
     run_step,
 )
+from saga_engine.testing.faults import injected
 from transactions import BackgroundTransaction, Kind, Probe, RetryPolicy, Suspend, TransactionNotSelected, transaction
 
 UNDO = '        self.vendor.delete(self.context.state["customer"], key=self.context.idempotency_key)\n'
@@ -89,8 +104,8 @@ def step(name: str, execute: Callable[[dict[str, Any]], Any], **declared: Any) -
     return transaction(name=name, **declared)(execute)
 
 
-def saga_of(*entries: Any, **attributes: Any) -> type[Saga]:
-    return type("Listed", (Saga,), {"transactions": lambda self, request: list(entries), **attributes})
+def saga_of(*entries: Any, name: str = "Listed", **attributes: Any) -> type[Saga]:
+    return type(name, (Saga,), {"transactions": lambda self, request: list(entries), **attributes})
 
 
 class Purchase(Saga):
@@ -453,6 +468,102 @@ def test_a_service_of_the_test_wins_over_what_the_saga_provides() -> None:
     fake = Vendor()
     run_saga(saga_of(entry, providers={"vendor": Provider}), REQUEST, services={"vendor": fake})
     assert seen == [fake, 42]
+
+
+def test_a_signal_is_sent_to_who_waits_for_it() -> None:
+    def look(request: dict[str, Any], context: SagaContext) -> BackgroundResponse:
+        context.state["seen"] = context.state["approved"]
+        return DONE
+
+    saga = saga_of(WaitFor("approved", timeout_s=60), transaction(name="look")(look))
+    result = run_saga(saga, REQUEST, signals={"approved": {"by": "me"}})
+    assert (result.status, result.state["seen"]) == (SagaStatus.COMPLETED, {"by": "me"})
+    assert result.response is not None
+    assert result.response.status == "success"
+    assert [response.status for response in result.responses] == ["reschedule", "success"]
+
+
+def test_a_signal_that_is_not_sent_is_missed_when_its_time_is_over() -> None:
+    clock = ManualClock()
+    result = run_saga(saga_of(WaitFor("approved", timeout_s=60)), REQUEST, clock=clock)
+    assert result.status is SagaStatus.COMPENSATED
+    assert isinstance(result.error, SignalTimedOut)
+    assert clock.now() >= ManualClock().now() + 60
+
+
+def test_a_wait_for_a_signal_cannot_be_made_to_fail() -> None:
+    with pytest.raises(InvalidTransaction, match="'Wait for approved', which executes nothing: give it a timeout_s"):
+        run_saga(saga_of(WaitFor("approved")), REQUEST, fail_at="Wait for approved")
+
+
+def test_steps_of_branches_and_of_children_are_made_to_fail_by_their_names_in_the_plan() -> None:
+    vendor = Vendor()
+    child = saga_of(Create, step("Approve", lambda request: DONE, kind=Kind.READ_ONLY), name="Child")
+    saga = saga_of(child, Parallel(AsyncCreate, transaction(name="other")(lambda request: DONE)))
+    result = run_saga(saga, REQUEST, fail_at="Child/Approve", services={"vendor": vendor})
+    assert (result.status, result.executed) == (SagaStatus.COMPENSATED, ["Child/Create", "Child/Approve"])
+    assert result.compensated == ["Child/Create"]
+    assert vendor.things == []
+    other = {"other": BackgroundResponse.fail("no")}
+    result = run_saga(saga, REQUEST, fail_at=other, services={"vendor": vendor})
+    assert set(result.executed[-2:]) == {"AsyncCreate", "other"}
+    assert (result.status, vendor.things) == (SagaStatus.COMPENSATED, [])
+
+
+def test_branches_that_contradict_each_other_are_the_error() -> None:
+    def setting(value: int) -> Any:
+        def put(request: dict[str, Any], context: SagaContext) -> BackgroundResponse:
+            context.state["x"] = value
+            return DONE
+
+        return transaction(name=f"put {value}", compensate=lambda request, e: DONE)(put)
+
+    result = run_saga(saga_of(Parallel(setting(1), setting(2))), REQUEST)
+    assert isinstance(result.error, BranchConflict)
+    assert "'put 1' and 'put 2'" in str(result.error)
+
+
+def test_what_a_cancel_order_undoes_can_be_made_to_answer() -> None:
+    cancel = saga_of(transaction(name="tell")(lambda request: DONE), name="Cancel", undoes=Purchase)
+    result = run_saga(cancel, REQUEST, fail_at={"Undo Purchase": DONE})
+    assert (result.status, result.executed) == (SagaStatus.COMPLETED, ["Undo Purchase", "tell"])
+    alone = run_saga(cancel, REQUEST)
+    assert (alone.status, type(alone.error)) == (SagaStatus.COMPENSATED, UnknownExecution)
+
+
+def test_steps_that_are_built_anew_are_made_to_fail_again() -> None:
+    def no_undo(saga_id: str, note: str) -> SagaRecord:
+        raise AssertionError("nothing is undone here")
+
+    class Only(BackgroundTransaction):
+        def execute(self, request: dict[str, Any]) -> BackgroundResponse:
+            return DONE
+
+    papers = Documents(lambda scope: (Raw(b"{}"), Raw(b"{}")), lambda: 1.0)
+    workflow = build_workflow(saga_of(Only)(), REQUEST, Services(), papers, "Listed:1", no_undo)
+    with injected(workflow, {"Only": ValueError("boom")}) as faulty:
+        first = faulty.steps["Only"].transaction
+        faulty.rebuild("")
+        again = faulty.steps["Only"].transaction
+        assert again is not first
+        for made in (first, again):
+            with pytest.raises(ValueError, match="boom"):
+                made.execute(REQUEST)
+    assert (first.execute(REQUEST), again.execute(REQUEST)) == (DONE, DONE)
+
+
+def test_a_wait_alone_tells_what_it_waits_for() -> None:
+    result = run_step(WaitFor("approved", timeout_s=60), REQUEST)
+    assert result.suspended is not None
+    assert (result.suspended.signal, result.suspended.timeout_s) == ("approved", 60)
+
+
+@pytest.mark.parametrize(
+    "several", [Parallel(Create, AsyncCreate), Chain(Create), Purchase], ids=["parallel", "chain", "saga"]
+)
+def test_several_transactions_are_not_one_step(several: Any) -> None:
+    with pytest.raises(InvalidTransaction, match="holds several transactions: give one, or use run_saga"):
+        run_step(several, REQUEST)
 
 
 # --- the page and the package -----------------------------------------------------------------------------------------

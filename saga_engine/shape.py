@@ -1,0 +1,99 @@
+"""The shape of a plan: what the decider looks up again and again, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from saga_engine.journal import Plan, PlanScope, PlanStep
+from transactions import Kind
+
+__all__ = ["Group", "Shape", "shape_of"]
+
+
+class Group(Struct, frozen=True):
+    """The scopes of one group: they begin from one state, and what they changed is joined when all are over.
+
+    `members`: the steps in them, those of scopes inside included.
+    """
+
+    parent: str
+    scopes: tuple[str, ...]
+    members: tuple[str, ...]
+
+
+class Shape(Struct, frozen=True):
+    """What follows from a plan alone.
+
+    Attributes:
+        steps: by name, in order.
+        pivot: the point of no return; None: there is none.
+        after_pivot: the steps behind it.
+        scopes: by id.
+        groups: inner ones before those around them.
+        members: the steps of each scope, those of scopes inside included.
+        timed: the children that have a deadline of their own.
+    """
+
+    steps: Mapping[str, PlanStep]
+    pivot: str | None
+    after_pivot: frozenset[str]
+    scopes: Mapping[str, PlanScope]
+    groups: tuple[Group, ...]
+    members: Mapping[str, tuple[str, ...]]
+    timed: tuple[PlanScope, ...]
+
+    def keeps_trying(self, step: str) -> bool:
+        """Tell whether the step must succeed in the end: its `fail` and its time-outs are failed attempts (S20)."""
+        return self.steps[step].kind is Kind.RETRIABLE or step in self.after_pivot
+
+    def path_to(self, scope: str) -> tuple[str, ...]:
+        """List the scopes around a scope and itself, outermost first; () for the saga's own."""
+        path: tuple[str, ...] = ()
+        while scope:
+            path = (scope, *path)
+            scope = self.scopes[scope].parent
+        return path
+
+
+def shape_of(plan: Plan) -> Shape:
+    """Work out the shape of a plan."""
+    names = [step.name for step in plan.steps]
+    pivot = next((step.name for step in plan.steps if step.kind is Kind.PIVOT), None)
+    scopes = {scope.id: scope for scope in plan.scopes}
+    members = _members(plan, scopes)
+    return Shape(
+        steps={step.name: step for step in plan.steps},
+        pivot=pivot,
+        after_pivot=frozenset(names[names.index(pivot) + 1 :]) if pivot is not None else frozenset(),
+        scopes=scopes,
+        groups=_groups(scopes, members),
+        members=members,
+        timed=tuple(scope for scope in plan.scopes if scope.deadline_s is not None),
+    )
+
+
+def _members(plan: Plan, scopes: Mapping[str, PlanScope]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {scope: [] for scope in scopes}
+    for step in plan.steps:
+        scope = step.scope
+        while scope:
+            found[scope].append(step.name)
+            scope = scopes[scope].parent
+    return {scope: tuple(names) for scope, names in found.items()}
+
+
+def _groups(scopes: Mapping[str, PlanScope], members: Mapping[str, tuple[str, ...]]) -> tuple[Group, ...]:
+    by_number: dict[int, list[PlanScope]] = {}
+    for scope in scopes.values():
+        by_number.setdefault(scope.group, []).append(scope)
+    # A group inside another one has the higher number: groups are numbered in order of appearance.
+    return tuple(
+        Group(
+            parent=group[0].parent,
+            scopes=tuple(scope.id for scope in group),
+            members=tuple(name for scope in group for name in members[scope.id]),
+        )
+        for _, group in sorted(by_number.items(), reverse=True)
+    )
