@@ -119,6 +119,8 @@ class Corrections(ABC):
             UnknownExecution: there is none.
             NotAllowed: it ended, or it is past its pivot, or it is being undone anyway.
         """
+        if self._place(saga_id).child:
+            raise NotAllowed(f"{saga_id} is a child: cancel the execution that it is part of")
         header, state, _ = self._standing(saga_id)
         if has_passed_pivot(state):
             raise NotAllowed(
@@ -146,7 +148,7 @@ class Corrections(ABC):
         """
         place = self._place(saga_id)
         header, state, _ = self._standing(saga_id)
-        names = self._resumable(saga_id, state) if step is None else (place.step(step),)
+        names = _resumable(saga_id, place, state) if step is None else (place.step(step),)
         for name in names:
             found = _step_of(saga_id, state, name)
             _refuse_unless_resumable(saga_id, state, name, found)
@@ -305,16 +307,6 @@ class Corrections(ABC):
         loaded = self.journal.load(header.eid)
         return header, replay(loaded.entries), loaded
 
-    def _resumable(self, saga_id: str, state: State) -> tuple[str, ...]:
-        names = _parked(state) or tuple(
-            name
-            for name, step in state.steps.items()
-            if step.phase in _RESUMABLE and state.shape.steps[name].signal is None
-        )
-        if not names:
-            raise NotAllowed(f"{saga_id}: nothing is parked, and nothing waits that a person could end")
-        return names
-
     def _mail(self, saga_id: str, header: Header, *entries: Entry) -> None:
         self._put(saga_id, header, *entries)
         if not self._place(saga_id).header.status.is_ended:
@@ -328,6 +320,16 @@ class Corrections(ABC):
         for entry in entries:
             self.journal.put(header.eid, entry)
         self._nudge(self._place(saga_id).header)
+
+
+def _resumable(saga_id: str, place: Place, state: State) -> tuple[str, ...]:
+    members = state.shape.members[place.child] if place.child else tuple(state.steps)
+    parked = tuple(name for name in members if state.steps[name].phase is Phase.PARKED)
+    waiting = (name for name in members if state.steps[name].phase in _RESUMABLE)
+    names = parked or tuple(name for name in waiting if state.shape.steps[name].signal is None)
+    if not names:
+        raise NotAllowed(f"{saga_id}: nothing is parked, and nothing waits that a person could end")
+    return names
 
 
 def _step_of(saga_id: str, state: State, name: str) -> StepState:

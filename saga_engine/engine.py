@@ -550,7 +550,7 @@ class Engine(Corrections, Background):
         entries = self.journal.load(place.header.eid).entries
         if not place.child:
             return list(entries)
-        return [entry for entry in entries if getattr(entry, "step", "").startswith(f"{place.child}/")]
+        return [entry for entry in entries if (getattr(entry, "step", None) or "").startswith(f"{place.child}/")]
 
     def search(
         self,

@@ -29,8 +29,8 @@ class Parallel(_Group):
 
     Each branch works on its own copy of `context.state` and of the request, as they are when the group begins. At the
     end what the branches changed is joined; two that set one top-level key of the state to different values fail the
-    group. If a branch fails, the others go on to their end before anything is undone. A lone branch is no branch: it
-    works on the saga's own state.
+    group. If a branch fails, what runs in the others comes to its end, and then all is undone. A lone branch is no
+    branch: it works on the saga's own state.
 
     Args:
         entries: the branches, each whatever a saga may list: a transaction, a `Chain`, a `Parallel`, a saga.

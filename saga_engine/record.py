@@ -147,7 +147,7 @@ def as_child_record(header: Header, state: State, child: str) -> SagaRecord:
     return SagaRecord(
         saga_id=f"{full_id(state.saga_id, state.generation)}/{child}",
         saga=scope.saga,
-        status=_SAGA_STATUSES[_status_of_child(state, child)],
+        status=_saga_status_of_child(state, child),
         generation=state.generation,
         response=None,
         steps=_step_records(state, child),
@@ -173,6 +173,18 @@ _SAGA_STATUSES = {
     StepStatus.COMPENSATED: SagaStatus.COMPENSATED,
     StepStatus.PARKED: SagaStatus.PARKED,
 }
+
+
+def _saga_status_of_child(state: State, child: str) -> SagaStatus:
+    status = _status_of_child(state, child)
+    if status in (StepStatus.PARKED, StepStatus.COMPLETED, StepStatus.SKIPPED):
+        return _SAGA_STATUSES[status]
+    if state.turned_back is None and not state.status.is_ended:
+        return _SAGA_STATUSES[status]
+    # A child that was under way when its parent turned back is undone with it.
+    steps = (state.steps[name] for name in state.shape.members[child])
+    is_undone = not any(step.may_have_effect for step in steps)
+    return SagaStatus.COMPENSATED if is_undone else SagaStatus.COMPENSATING
 
 
 def _state_seen(state: State, scope: str) -> dict[str, Any]:

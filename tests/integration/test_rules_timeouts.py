@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from connect.eaas.core.responses import BackgroundResponse
 from sagas import DONE, SAGA_ID, World, saga_of, statuses
 from tenacity import stop_after_attempt, wait_fixed
 
+import saga_engine.drivers
 from saga_engine import Parallel, SagaStatus, current_context
 from saga_engine.alarms import Alarms
 from saga_engine.endings import Ending
@@ -764,62 +764,57 @@ def interrupt_when(condition: Callable[[], Any]) -> threading.Thread:
 
 
 @pytest.fixture
-def ending(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set as soon as a drive is being ended from outside."""
-    is_begun, begin = threading.Event(), Ending.begin
+def interrupts(monkeypatch: pytest.MonkeyPatch, vendor: Vendor) -> Iterator[list[Callable[[], None]]]:
+    """Interrupts the wait for the step, as Ctrl-C does, as soon as the step is reached.
 
-    def begin_and_tell(self: Ending, *arguments: Any) -> None:
+    When the end of the drive has begun, each of what the list holds is called.
+    """
+    calls: list[Callable[[], None]] = []
+    begin = Ending.begin
+
+    def begin_and_call(self: Ending, *arguments: Any) -> None:
         begin(self, *arguments)
-        is_begun.set()
+        for call in calls:
+            call()
 
-    monkeypatch.setattr(Ending, "begin", begin_and_tell)
-    return is_begun
+    def interrupted(*_: Any) -> None:
+        assert vendor.reached.wait(30)
+        raise KeyboardInterrupt
 
-
-def when(event: threading.Event, then: Callable[[], None]) -> threading.Thread:
-    """Do something in another thread once the event is set."""
-    thread = threading.Thread(target=lambda: event.wait(30) and then())
-    thread.start()
-    return thread
+    monkeypatch.setattr(Ending, "begin", begin_and_call)
+    monkeypatch.setattr(saga_engine.drivers, "wait", interrupted)
+    yield calls
 
 
 def interrupt() -> None:
-    """Send this process the signal of Ctrl-C."""
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
+    raise KeyboardInterrupt
 
 
-def test_S24_an_interrupt_waits_for_a_step_with_a_time_out_no_longer_than_that(engine, vendor, ending):
-    vendor.may_time_out = ending
-    interrupting = when(vendor.reached, interrupt)
+def test_S24_an_interrupt_waits_for_a_step_with_a_time_out_no_longer_than_that(engine, vendor, interrupts):
+    vendor.may_time_out = threading.Event()
+    interrupts.append(vendor.may_time_out.set)
     with pytest.raises(KeyboardInterrupt):
         saga_of(Buy(vendor)).make(engine=engine).resolve({"id": "PR-1"})
-    interrupting.join(30)
     (failed,) = entries_of(engine, StepFailed)
     assert failed.is_abandoned
     assert [entry.cause for entry in entries_of(engine, DriveInterrupted)] == ["KeyboardInterrupt"]
     assert engine.get(SAGA_ID).held_by is None
 
 
-def test_S30_what_a_step_gives_after_an_interrupt_is_journaled(engine, vendor, ending):
+def test_S30_what_a_step_gives_after_an_interrupt_is_journaled(engine, vendor, interrupts):
+    interrupts.append(vendor.answers.set)
     saga = saga_of(Buy(vendor, timeout_s=LONG_S), ("last", lambda request: True, lambda request: DONE))
-    helpers = [when(vendor.reached, interrupt), when(ending, vendor.answers.set)]
     with pytest.raises(KeyboardInterrupt):
         saga.make(engine=engine).resolve({"id": "PR-1"})
-    for helper in helpers:
-        helper.join(30)
     assert statuses(engine.get(SAGA_ID)) == {"Buy": "COMPLETED", "last": "PENDING"}
     assert engine.get(SAGA_ID).held_by is None
 
 
-def test_S30_a_second_interrupt_does_not_wait_and_the_last_thread_gives_the_lease_back(engine, vendor, ending):
+def test_S30_after_a_second_interrupt_the_last_thread_gives_the_lease_back(engine, vendor, interrupts):
+    interrupts.append(interrupt)
     saga = saga_of(Buy(vendor, timeout_s=LONG_S), ("last", lambda request: True, lambda request: DONE))
-    helpers = [when(vendor.reached, interrupt), when(ending, interrupt)]
     with pytest.raises(KeyboardInterrupt):
         saga.make(engine=engine).resolve({"id": "PR-1"})
-    for helper in helpers:
-        helper.join(30)
     assert engine.get(SAGA_ID).held_by is not None
     vendor.answers.set()
     until(lambda: engine.get(SAGA_ID).held_by is None)
@@ -832,6 +827,7 @@ class Branch(BackgroundTransaction):
     def __init__(self, name: str, answer: Any = DONE) -> None:
         self._name, self._answer = name, answer
         self.reached, self.go = threading.Event(), threading.Event()
+        self.is_over = False
 
     def name(self) -> str:
         return self._name
@@ -839,6 +835,7 @@ class Branch(BackgroundTransaction):
     def execute(self, request: dict[str, Any]) -> Any:
         self.reached.set()
         assert self.go.wait(30)
+        self.is_over = True
         if isinstance(self._answer, Exception):
             raise self._answer
         current_context().state[self._name] = "done"
@@ -868,7 +865,7 @@ def test_S30_the_last_of_several_branches_to_return_gives_the_lease_of_a_cancell
     assert vendor.cancelled == 1
     first, last = (branches[name] for name in order)
     first.go.set()
-    until(lambda: sum(thread.name.startswith("saga-step") for thread in threading.enumerate()) >= 1)
+    until(lambda: first.is_over)
     assert engine.get(SAGA_ID).held_by is not None
     assert saga.make(engine=engine).resolve({"id": "PR-1"}).status == "reschedule"
     last.go.set()

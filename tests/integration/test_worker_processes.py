@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import worker_child
-from worker_child import Ledgered, Quick, calls_in, journal_in
+from sagas import World, saga_of
+from worker_child import Ledgered, calls_in, journal_in
 
 from saga_engine import Engine, SagaStatus
 from saga_engine.testing import ManualClock
@@ -50,6 +51,18 @@ def begun(folder: Path, count: int, **more: bool) -> list[str]:
         for number in range(count):
             saga.resolve({"id": f"PR-{number}", "folder": str(folder), **more})
     return [f"Ledgered:PR-{number}" for number in range(count)]
+
+
+def exit_status_of(child: int) -> int:
+    """Wait for a forked child; kill it if it does not end in time."""
+    ends_at = time.monotonic() + LIMIT_S
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid == child:
+            return status
+        if time.monotonic() > ends_at:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def terminated(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -107,16 +120,15 @@ def test_S16_a_worker_process_takes_over_what_a_killed_one_left(tmp_path):
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_a_worker_of_its_own(tmp_path):
     # Python warns of forks among threads since 3.12; that a worker does not mind is what is tested.
+    saga = saga_of(World().step("a"), World(is_native_async=True).step("b"))
     with Engine(journal_in(tmp_path), config={}, poll_s=0.05) as engine:
-        request = {"folder": str(tmp_path)}
-        engine.start(Quick, {"id": "PR-parent", **request})
+        engine.start(saga, {"id": "PR-parent"})
         child = os.fork()
         if child == 0:
-            answer = engine.wait(engine.start(Quick, {"id": "PR-child", **request}), LIMIT_S)
+            answer = engine.wait(engine.start(saga, {"id": "PR-child"}), LIMIT_S)
             os._exit(0 if answer.status == "success" and engine.stop() == 0 else 1)
-        eventually(lambda: os.waitpid(child, os.WNOHANG) == (child, 0))
-        assert engine.wait("Quick:PR-parent", LIMIT_S).status == "success"
-    assert len(calls_in(tmp_path)) == 4
+        assert os.waitstatus_to_exitcode(exit_status_of(child)) == 0
+        assert {engine.wait(f"Order:PR-{name}", LIMIT_S).status for name in ("parent", "child")} == {"success"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

@@ -20,7 +20,7 @@ from connect.eaas.core.responses import BackgroundResponse
 from saga_engine import Engine, Saga, SagaContext
 from transactions import BackgroundTransaction
 
-__all__ = ["Ledgered", "Quick", "calls_in", "journal_in"]
+__all__ = ["Ledgered", "calls_in", "journal_in"]
 
 #: How long a step waits for its file before it gives up, in seconds.
 _WAIT_S_MAX = 60.0
@@ -88,13 +88,6 @@ class Ledgered(Saga):
 
     def transactions(self, request: dict[str, Any]) -> list[Any]:
         return [First, Second, Third]
-
-
-class Quick(Saga):
-    """Two of them, which wait for nothing."""
-
-    def transactions(self, request: dict[str, Any]) -> list[Any]:
-        return [Second, Third]
 
 
 def main(folder: str) -> int:

@@ -566,6 +566,13 @@ def test_several_transactions_are_not_one_step(several: Any) -> None:
         run_step(several, REQUEST)
 
 
+def test_a_service_of_the_test_reaches_children_and_their_children() -> None:
+    vendor = Vendor()
+    child = saga_of(Create, saga_of(AsyncCreate, name="Inner"), name="Child")
+    assert run_saga(saga_of(child), REQUEST, services={Vendor: vendor}).status is SagaStatus.COMPLETED
+    assert vendor.things == ["Create", "AsyncCreate"]
+
+
 # --- the page and the package -----------------------------------------------------------------------------------------
 
 
