@@ -21,6 +21,7 @@ from tenacity import stop_after_attempt, wait_fixed
 import saga_engine.drivers
 from saga_engine import Parallel, SagaStatus, current_context
 from saga_engine.alarms import Alarms
+from saga_engine.attempts import ThreadAttempt, _Stage
 from saga_engine.endings import Ending
 from saga_engine.errors import AttemptAbandoned, JournalUnavailable, LeaseLost, StepTimedOut
 from saga_engine.journal import (
@@ -58,6 +59,7 @@ class Vendor:
     def __init__(self) -> None:
         self.answers = threading.Event()
         self.reached = self.may_time_out = threading.Event()
+        self.held_back: set[tuple[str, int]] = set()
         self.living: set[str] = set()
         self.created: list[str] = []
         self.deleted: list[str] = []
@@ -67,8 +69,14 @@ class Vendor:
         self.created.append(key)
         self.living.add(key)
 
-    def create_slowly(self, key: str) -> None:
+    def hold_back(self) -> None:
+        """Note that the present attempt is held back."""
+        context = current_context()
+        self.held_back.add((context.operation, context.attempt))
         self.reached.set()
+
+    def create_slowly(self, key: str) -> None:
+        self.hold_back()
         assert self.answers.wait(30)
         self.create(key)
 
@@ -81,17 +89,21 @@ class Vendor:
 def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vendor]:
     """The vendor; at the end it answers all, so that no thread outlives its test for long.
 
-    However slow the machine is, the short time-outs of threads do not pass before the vendor was reached.
+    However slow the machine is, no attempt in a thread times out but those that the vendor holds back.
     """
     made = Vendor()
     set_alarm = Alarms.set
 
     def set_patiently(alarms: Alarms, length_s: float, ring: Callable[[], None], **options: Any) -> Any:
         def ring_patiently() -> None:
-            assert made.may_time_out.wait(30)
+            attempt = getattr(ring, "__self__", None)
+            if isinstance(attempt, ThreadAttempt):
+                called = (attempt._call.operation, attempt._call.attempt)
+                until(lambda: attempt._stage is _Stage.OVER or called in made.held_back)
+                assert made.may_time_out.wait(30)
             ring()
 
-        return set_alarm(alarms, length_s, ring_patiently if length_s == SHORT_S else ring, **options)
+        return set_alarm(alarms, length_s, ring_patiently, **options)
 
     monkeypatch.setattr(Alarms, "set", set_patiently)
     yield made
@@ -480,7 +492,7 @@ class AsyncBuy(Buy):
     async def execute(self, request: dict[str, Any]) -> Any:
         key = current_context().idempotency_key
         if self.begin() <= self.slow:
-            self.vendor.reached.set()
+            self.vendor.hold_back()
             await self._wait()
         self.vendor.create(key)
         return DONE
@@ -514,7 +526,7 @@ both_drivers = pytest.mark.parametrize("driver", ["sync", "async"], indirect=Tru
 @both_drivers
 @every_middleware
 def test_S24_an_async_step_is_cancelled_at_its_time_out(new_engine, resolve, vendor, middleware):
-    step = AsyncBuy(vendor, retry=TWICE)
+    step = AsyncBuy(vendor, retry=TWICE, abandon_s=LONG_S)
     saga = saga_of(step, middlewares=lambda self, request: middleware_of(middleware))
     engine = new_engine()
     assert resolve(saga, on=engine).status == "success"
@@ -751,20 +763,8 @@ def test_J10_a_step_that_learns_from_save_that_it_was_overtaken_leaves_its_effec
 # --- interruptions ------------------------------------------------------------------------------------------------
 
 
-def interrupt_when(condition: Callable[[], Any]) -> threading.Thread:
-    """Send this process the signal of Ctrl-C once the condition is true."""
-
-    def send() -> None:
-        until(condition)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    return sender
-
-
 @pytest.fixture
-def interrupts(monkeypatch: pytest.MonkeyPatch, vendor: Vendor) -> Iterator[list[Callable[[], None]]]:
+def interrupts(monkeypatch: pytest.MonkeyPatch, vendor: Vendor) -> list[Callable[[], None]]:
     """Interrupts the wait for the step, as Ctrl-C does, as soon as the step is reached.
 
     When the end of the drive has begun, each of what the list holds is called.
@@ -783,7 +783,7 @@ def interrupts(monkeypatch: pytest.MonkeyPatch, vendor: Vendor) -> Iterator[list
 
     monkeypatch.setattr(Ending, "begin", begin_and_call)
     monkeypatch.setattr(saga_engine.drivers, "wait", interrupted)
-    yield calls
+    return calls
 
 
 def interrupt() -> None:
