@@ -244,18 +244,10 @@ class Corrections(ABC):
             note, who: why, and who says so; for the record. Steps get the note in `e`, an `UndoRequested`.
 
         Raises:
-            UnknownExecution: there is none, or it was purged.
-            NotAllowed: it is not COMPLETED, or its saga is of mode "select".
+            UnknownExecution: there is none.
+            NotAllowed: it is not COMPLETED, it was purged, or its saga is of mode "select".
         """
-        place = self._place(saga_id)
-        if place.child:
-            raise NotAllowed(f"{saga_id} is a child: undo the execution that it is part of")
-        state = replay(self.journal.load(place.header.eid).entries)
-        if state.plan.mode == "select":
-            raise NotAllowed(f"{saga_id}: a saga of mode 'select' keeps no list of what to undo")
-        if state.status is not SagaStatus.COMPLETED:
-            raise NotAllowed(f"{saga_id} is {state.status.value}: only what COMPLETED can be undone; else cancel it")
-        self._put(saga_id, place.header, UndoOrdered(at=self._clock.now(), note=note, who=who))
+        self._order_undo(saga_id, note, who)
 
     def edit_state(
         self, saga_id: str, changes: Mapping[str, Any], *, remove: Sequence[str] = (), note: str = "", who: str = ""
@@ -306,6 +298,20 @@ class Corrections(ABC):
             raise NotAllowed(f"{saga_id} ended {header.status.value}: nothing can change it any more")
         loaded = self.journal.load(header.eid)
         return header, replay(loaded.entries), loaded
+
+    def _order_undo(self, saga_id: str, note: str, who: str = "", *, is_covered: bool = False) -> None:
+        place = self._place(saga_id)
+        if place.child:
+            raise NotAllowed(f"{saga_id} is a child: undo the execution that it is part of")
+        if place.header.is_purged:
+            raise NotAllowed(f"{saga_id} was purged: nothing tells any more how to undo it, do it by hand")
+        state = replay(self.journal.load(place.header.eid).entries)
+        if state.plan.mode == "select":
+            raise NotAllowed(f"{saga_id}: a saga of mode 'select' keeps no list of what to undo")
+        if state.status is not SagaStatus.COMPLETED:
+            raise NotAllowed(f"{saga_id} is {state.status.value}: only what COMPLETED can be undone; else cancel it")
+        entry = UndoOrdered(at=self._clock.now(), note=note, who=who, is_covered=is_covered)
+        self._put(saga_id, place.header, entry)
 
     def _mail(self, saga_id: str, header: Header, *entries: Entry) -> None:
         self._put(saga_id, header, *entries)

@@ -244,7 +244,7 @@ def _given_up_forward(state: State) -> Park | None:
             return _park(
                 name, f"given up behind the pivot: {_message(step.error)}", "find out why it fails", "saga resume"
             )
-    if state.conflict is not None:
+    if state.conflict is not None and not _phases(state) & Phase.PARKED.bit:
         last = max(state.steps, key=lambda name: state.steps[name].finished_at or 0.0)
         return _park(last, state.conflict, "set the key with saga edit")
     return None

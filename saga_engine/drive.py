@@ -64,6 +64,7 @@ from saga_engine.journal import (
     Entry,
     ExclusiveDenied,
     ExclusiveHeld,
+    ExclusiveRight,
     InboxMessage,
     InboxPending,
     LateEffectFound,
@@ -265,7 +266,7 @@ class Drive:
         return bool(self._buffer) and any(not isinstance(action, Ask) for action in self._in_flight.values())
 
     def _lacks_right(self) -> bool:
-        return self.state.plan.exclusive is not None and not self.position.is_held and self.state.denied_by is None
+        return _needed_right(self.state) is not None and not self.position.is_held and self.state.denied_by is None
 
     def _decide(self) -> Wait | None:
         """Carry out decisions until something must be waited for; give the wait, if it is for a time."""
@@ -535,8 +536,7 @@ class Drive:
         opening = None
         if position.eid is None:
             opening = Opening(state.saga_id, state.generation, state.saga)
-        right = state.plan.exclusive
-        takes_right = right is not None and not position.is_held and state.denied_by is None
+        right = _needed_right(state) if self._lacks_right() else None
         return Commit(
             eid=position.eid,
             seq=position.seq + 1,
@@ -549,7 +549,7 @@ class Drive:
             drained=self._drained,
             opening=opening,
             release=_release_of(state) if is_release else None,
-            exclusive=right.name if right is not None and takes_right else None,
+            exclusive=None if right is None else right.name,
         )
 
 
@@ -560,6 +560,11 @@ def _fold(before: State | None, entries: Sequence[Entry]) -> State:
     for entry in entries:
         state = evolve(state, entry)
     return state
+
+
+def _needed_right(state: State) -> ExclusiveRight | None:
+    """Give the exclusive right that the execution must hold; none if the order that undoes it holds what is needed."""
+    return None if state.undo is not None and state.undo.is_covered else state.plan.exclusive
 
 
 def _release_of(state: State) -> Release:

@@ -44,6 +44,7 @@ from saga_engine.journal import (
     Header,
     Journal,
     Loaded,
+    Plan,
     RequestDelivered,
     Response,
     SagaStarted,
@@ -52,7 +53,7 @@ from saga_engine.journal import (
 )
 from saga_engine.journals import open_journal
 from saga_engine.logs import engine_logger, log_entries
-from saga_engine.plan import Workflow, adopt_kinds, asks, build_workflow, exclusive_of, plan_of, policy_of
+from saga_engine.plan import Workflow, asks, build_workflow, exclusive_of, plan_of, policy_of
 from saga_engine.record import SagaRecord, as_child_record, as_record, as_tombstone, to_response
 from saga_engine.saga import Saga, Services, check_definition
 from saga_engine.scopes import documents_at
@@ -159,9 +160,7 @@ class Engine(Corrections, Background):
         self._observer = observer
         self._threads = Threads(threads_max)
         self._checked: WeakSet[type[Saga]] = WeakSet(registered)
-        self._prepare_background(
-            lambda: self._worker_of(concurrency_max, threads_max, poll_s), poll_s, stop_timeout_s
-        )
+        self._prepare_background(lambda: self._worker_of(concurrency_max, threads_max, poll_s), poll_s, stop_timeout_s)
         self._sync = SyncDriver(self.journal, self._clock, self._threads)
         self._async = AsyncDriver(self.journal, self._clock, self._threads)
 
@@ -342,19 +341,25 @@ class Engine(Corrections, Background):
         documents = Documents(_as_delivered(state, raw), budget.remaining_s)
         saga_id = full_id(state.saga_id, state.generation)
         try:
-            workflow = self._workflow(saga, saga_id, state.first_request, documents, services)
+            workflow = self._workflow(saga, saga_id, state.first_request, documents, services, state.plan)
         except TransactionNotSelected as nothing_listed:  # it lacks all of the journaled steps (S27)
             raise _Stuck(str(nothing_listed)) from nothing_listed
         missing = [step.name for step in state.plan.steps if step.name not in workflow.steps]
         if missing:
             raise _Stuck(f"{type(saga).__name__} has no step named {missing[0]!r} any more: deploy one that has")
-        adopt_kinds(workflow, state.plan)
         return self._drive(position, first, state, loaded.inbox, documents, workflow, budget, services)
 
     def _workflow(
-        self, saga: Saga, saga_id: str, first_request: Raw, documents: Documents, services: Services
+        self,
+        saga: Saga,
+        saga_id: str,
+        first_request: Raw,
+        documents: Documents,
+        services: Services,
+        journaled: Plan | None = None,
     ) -> Workflow:
-        return build_workflow(saga, decode_json(first_request), services, documents, saga_id, self._undo_for_order)
+        request = decode_json(first_request)
+        return build_workflow(saga, request, services, documents, saga_id, self._undo_for_order, journaled)
 
     def _undo_for_order(self, saga_id: str, note: str) -> SagaRecord:
         """Undo, or cancel, what a later order takes back, and tell how it stands (`Saga.undoes`).
@@ -362,9 +367,11 @@ class Engine(Corrections, Background):
         Raises:
             UnknownExecution: there is none.
         """
-        record = self.get(saga_id)
+        header, record = self._place(saga_id).header, self.get(saga_id)
         if record.status is SagaStatus.COMPLETED:
-            self.undo(saga_id, note=note)
+            self._order_undo(saga_id, note, is_covered=True)
+        elif record.status is SagaStatus.COMPENSATING or (record.response is not None and not record.status.is_ended):
+            self._nudge(header)
         elif record.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED):
             self.cancel(saga_id, note)
         return self.get(saga_id)

@@ -552,10 +552,14 @@ class StateEdited(Entry, frozen=True, kw_only=True):
 
 
 class UndoOrdered(Entry, frozen=True, kw_only=True):
-    """A person, or a later order, wants a completed execution undone (S32)."""
+    """A person, or a later order, wants a completed execution undone (S32).
+
+    `is_covered`: the order sees to it that nothing else is under way: no exclusive right is taken for the undo.
+    """
 
     note: str = ""
     who: str = ""
+    is_covered: bool = False
 
 
 class LateEffectFound(Entry, frozen=True, kw_only=True):
@@ -661,7 +665,8 @@ class Release(Struct, frozen=True):
         due_at: when it wants to go on by itself, in Unix seconds.
         told: what the caller was answered.
         response: the final answer, once there is one.
-        awaits: the exclusive right that it waits for: when its holder frees it, this execution becomes due.
+        awaits: the exclusive right that it waits for: when its holder frees it, this execution becomes due; at once
+            if nobody holds it.
         frees: the exclusive right that it gives back.
     """
 
@@ -688,7 +693,7 @@ class Commit(Struct, frozen=True):
         opening: the header of a new execution.
         release: give the lease back with this commit.
         exclusive: an exclusive right to take with this commit, which starts the execution or takes its lease; the
-            commit is refused while another execution holds the right.
+            commit is refused while another execution holds the right. An execution holds at most one.
     """
 
     eid: int | None

@@ -26,7 +26,6 @@ __all__ = [
     "Documents",
     "Step",
     "Workflow",
-    "adopt_kinds",
     "asks",
     "build_workflow",
     "exclusive_of",
@@ -450,12 +449,6 @@ def _check_pivot(workflow: Workflow, step: Step) -> None:
                 "nor be sure to succeed: put it behind the group"
             )
         scope = scopes[scope].parent
-
-
-def adopt_kinds(workflow: Workflow, plan: Plan) -> None:
-    """Let the journaled kinds win over those of later code (S1), in what is rebuilt later, too."""
-    workflow.adopted = plan
-    _set_policies(workflow)
 
 
 def exclusive_of(saga: Saga, request: dict[str, Any]) -> ExclusiveRight | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import threading
 import time
@@ -874,6 +875,27 @@ def test_S30_the_last_of_several_branches_to_return_gives_the_lease_of_a_cancell
     assert [entry.step for entry in entries_of(engine, StepCompleted)] == ["a"]
     assert [entry.step for entry in entries_of(engine, StepFailed)] == ["b"]
     assert len(entries_of(engine, DriveInterrupted)) == 1
+
+
+def test_S30_a_handler_whose_loop_was_closed_under_it_leaves_no_lease_behind(engine):
+    """Its coroutine is closed by Python, and nothing can be awaited any more."""
+    step, loop = Branch("a"), asyncio.new_event_loop()
+
+    async def begin() -> None:
+        loop.handler = asyncio.ensure_future(saga_of(step).make(engine=engine).aresolve({"id": "PR-1"}))
+        await asyncio.to_thread(step.reached.wait, 30)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    del loop.handler
+    step.go.set()
+
+    def is_given_back() -> bool:
+        gc.collect()
+        return engine.get(SAGA_ID).held_by is None
+
+    until(is_given_back)
+    assert statuses(engine.get(SAGA_ID)) == {"a": "COMPLETED"}
 
 
 def test_a_retry_goes_on_beside_a_branch_that_takes_long(new_engine, driver):

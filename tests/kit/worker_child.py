@@ -12,6 +12,7 @@ import os
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def journal_in(folder: Path) -> str:
 
 def calls_in(folder: Path) -> list[tuple[str, str, int]]:
     """List the calls of steps: execution, step, process."""
-    with _ledger(folder) as ledger:
+    with closing(_ledger(folder)) as ledger:
         return ledger.execute("SELECT saga_id, step, pid FROM call ORDER BY rowid").fetchall()
 
 
@@ -50,10 +51,9 @@ class _Noted(BackgroundTransaction):
         self.context = context
 
     def execute(self, request: dict[str, Any]) -> BackgroundResponse:
-        ledger = _ledger(Path(request["folder"]))
         row = (self.context.saga_id, self.context.step, os.getpid())
-        ledger.execute("INSERT INTO call VALUES (?, ?, ?)", row)
-        ledger.close()
+        with closing(_ledger(Path(request["folder"]))) as ledger:
+            ledger.execute("INSERT INTO call VALUES (?, ?, ?)", row)
         return self.answer(request)
 
     def answer(self, request: dict[str, Any]) -> BackgroundResponse:
