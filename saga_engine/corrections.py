@@ -17,7 +17,7 @@ from typing import Any, Literal
 from saga_engine.clock import Clock
 from saga_engine.codec import encode_json
 from saga_engine.decider import Undo, preview, replay
-from saga_engine.errors import BadRequest, LimitReached, NotAllowed
+from saga_engine.errors import BadRequest, CorruptJournal, LimitReached, NotAllowed
 from saga_engine.evolution import UNDO_UNDER_WAY, has_passed_pivot
 from saga_engine.journal import (
     CancelRequested,
@@ -33,6 +33,8 @@ from saga_engine.journal import (
     StepResumed,
     StepSkippedByHand,
     UndoOrdered,
+    decode_entries,
+    encode_entries,
 )
 from saga_engine.saga import Saga
 from saga_engine.state import Phase, State, StepState
@@ -324,8 +326,20 @@ class Corrections(ABC):
 
     def _put(self, saga_id: str, header: Header, *entries: Entry) -> None:
         for entry in entries:
+            _refuse_nonsense(entry)
+        for entry in entries:
             self.journal.put(header.eid, entry)
         self._nudge(self._place(saga_id).header)
+
+
+def _refuse_nonsense(entry: Entry) -> None:
+    """Refuse an entry that nobody could read back: it would make the execution unreadable."""
+    try:
+        decode_entries(encode_entries((entry,)))
+    except (CorruptJournal, TypeError) as error:
+        raise BadRequest(
+            f"{type(entry).__name__} cannot be journaled ({error}): give texts where texts are meant"
+        ) from error
 
 
 def _resumable(saga_id: str, place: Place, state: State) -> tuple[str, ...]:

@@ -151,7 +151,10 @@ def _denied(state: State, by: str) -> Action | None:
         if state.cancelled is not None or is_past_deadline(state):
             return None
     told = Response("reschedule", countdown_s=COUNTDOWN_MIN_S)
-    return Wait(state.at + EXCLUSIVE_POLL_S, "exclusive", told)
+    until = state.at + EXCLUSIVE_POLL_S
+    if not state.started and state.policy.deadline_at is not None:
+        until = min(until, state.policy.deadline_at)
+    return Wait(until, "exclusive", told)
 
 
 def _unless_turning_back(state: State, phases: int) -> tuple[Action, ...]:

@@ -355,9 +355,7 @@ def _take_signals(state: State, change: dict[str, Any]) -> dict[str, Any]:
     """Hand each kept signal to the step that waits for it; the payload lands in its state (S19, S31)."""
     kept = []
     for signal in state.signals:
-        waiting = next(
-            (n for n, s in state.steps.items() if s.phase is Phase.SUSPENDED and s.signal == signal.name), None
-        )
+        waiting = next((name for name in state.steps if _is_awaited(state, name, signal)), None)
         if waiting is None:
             kept.append(signal)
             continue
@@ -370,6 +368,14 @@ def _take_signals(state: State, change: dict[str, Any]) -> dict[str, Any]:
         change.update(set_key(state, planned.scope, signal.name, signal.payload))
         state = replace(state, **change)
     return {**change, "signals": tuple(kept)}
+
+
+def _is_awaited(state: State, name: str, signal: SignalReceived) -> bool:
+    step = state.steps[name]
+    if step.phase is not Phase.SUSPENDED or step.signal != signal.name:
+        return False
+    # What was sent after the time of a WaitFor came too late, whoever looked first (S31).
+    return state.shape.steps[name].signal is None or step.due_at is None or signal.at < step.due_at
 
 
 def _on_step_failed(state: State, entry: Any) -> dict[str, Any]:
@@ -578,7 +584,9 @@ def _on_step_resumed(state: State, entry: Any) -> dict[str, Any]:
     if step is None or state.status.is_ended:
         return {}
     phase = step.parked_from if step.phase is Phase.PARKED and step.parked_from else step.phase
-    resumed = _resumed(phase, state.shape.steps[entry.step].signal is not None)
+    resumed = _resumed(phase)
+    if state.shape.steps[entry.step].signal is not None:
+        resumed = Phase.PENDING if step.phase is Phase.PARKED else None
     if resumed is None:
         return {}
     change = _set_going(state)
@@ -589,10 +597,8 @@ def _on_step_resumed(state: State, entry: Any) -> dict[str, Any]:
     return {**change, "steps": steps}
 
 
-def _resumed(phase: Phase, is_waiting_for_signal: bool) -> Phase | None:
+def _resumed(phase: Phase) -> Phase | None:
     """Tell in which phase a step goes on that a person resumes; None: there is nothing to resume."""
-    if is_waiting_for_signal:
-        return Phase.PENDING if phase is Phase.FAILED else None
     if phase in (Phase.FAILED, Phase.INTERRUPTED, Phase.RETRYING):
         return Phase.RETRYING
     if phase in (Phase.SUSPENDED, Phase.WOKEN):

@@ -67,7 +67,7 @@ class Execution:
         requests: how many different ones were delivered.
         helped: how often a person looked after it.
         is_in_line: it waits for an exclusive right.
-        parked: its parked steps.
+        parked: its parked steps, with the causes.
     """
 
     number: int
@@ -78,7 +78,7 @@ class Execution:
     eid: int | None = None
     helped: int = 0
     is_in_line: bool = False
-    parked: set[str] = field(default_factory=set)
+    parked: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
@@ -145,6 +145,7 @@ class Simulation:
         self.stragglers: list[Straggler] = []
         self.process = 0
         self.acting: Live | None = None
+        self.broken: Exception | None = None
 
     def _draw_executions(self) -> list[Execution]:
         dice = self.dice
@@ -291,6 +292,9 @@ class Simulation:
                 self._answered(live.execution, response.status, response.output, live.began, live.drive.position.drive)
         except LeaseLost:
             self._lose(live)
+        except Exception as error:
+            self.broken = error  # `recover` logs whatever a drive raises, and goes on
+            raise
         else:
             self._begin(live)
 
@@ -562,7 +566,9 @@ class Simulation:
         if header.status.is_ended:
             return False
         if header.status is SagaStatus.PARKED:
-            for step in sorted(execution.parked):
+            for step, cause in sorted(execution.parked.items()):
+                if "to different values" in cause:
+                    self._edit(execution, "everybody's")
                 self._resolve_parked(execution, step)
             return True
         execution.helped += 1
@@ -640,8 +646,10 @@ class Simulation:
             lambda: self.engine.resolve_parked(where, name, note="seen to", outcome=outcome),
         )  # fmt: skip
 
-    def _edit(self, execution: Execution) -> None:
-        key = f"edit {len(self.world.log)}"
+    def _edit_any(self, execution: Execution) -> None:
+        self._edit(execution, f"edit {len(self.world.log)}")
+
+    def _edit(self, execution: Execution, key: str) -> None:
         self._command(
             execution, "edit_state", key, False, lambda: self.engine.edit_state(execution.saga_id, {key: True})
         )
@@ -671,7 +679,7 @@ _COMMANDS: tuple[Callable[[Simulation, Execution], None], ...] = (
     *(Simulation._resume,) * 2,
     *(Simulation._skip,) * 2,
     *(Simulation._resolve_any,) * 3,
-    Simulation._edit,
+    Simulation._edit_any,
     Simulation._undo,
     *(Simulation._preview,) * 3,
 )
@@ -714,9 +722,9 @@ class SimulatedJournal(MemoryJournal):
         execution.is_in_line = any(entry["entry"] == "ExclusiveDenied" for entry in entries)
         for entry in entries:
             if entry["entry"] == "StepParked":
-                execution.parked.add(entry["step"])
+                execution.parked[entry["step"]] = entry["cause"]
             elif entry["entry"] in ("ParkedStepResolved", "StepResumed", "StepSkippedByHand"):
-                execution.parked.discard(entry["step"])
+                execution.parked.pop(entry["step"], None)
         self._simulation.world.log.append(
             Written(execution.number, commit.drive, entries, commit.release is not None)
         )
@@ -747,7 +755,10 @@ def run_seed(seed: int) -> Simulation:
     simulation = Simulation(seed)
     try:
         simulation.run()
+        if simulation.broken is not None:
+            raise simulation.broken
         judge(simulation.world.log, [execution.script for execution in simulation.executions], simulation.world.vendor)
     except Exception as error:
-        raise AssertionError(f"seed {seed}: {error}") from error
+        cause = simulation.broken or error
+        raise AssertionError(f"seed {seed}: {type(cause).__name__}: {cause}") from cause
     return simulation

@@ -222,7 +222,7 @@ class Book:
         return sorted(owed, key=lambda step: self._rank(step, failing))
 
     def _is_beyond_return(self) -> bool:
-        return self.is_pivot_done or self.is_pivot_uncertain
+        return not self.is_ordered and (self.is_pivot_done or self.is_pivot_uncertain)
 
     # --- calls ---
 
@@ -571,7 +571,7 @@ class Book:
 
     def _StateEdited(self, entry: dict[str, Any], step: str) -> None:
         if self.end is None:
-            self.edits.update(entry["changes"])
+            self.edits.update({key: value for key, value in entry["changes"].items() if key != "everybody's"})
 
     def _UndoOrdered(self, entry: dict[str, Any], step: str) -> None:
         if self.end == "COMPLETED":

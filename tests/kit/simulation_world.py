@@ -225,14 +225,21 @@ class World:
         self.calls: Counter[tuple[int, str]] = Counter()
 
 
+#: How often one seed's engine may ask for the time: a drive that goes round in circles asks for ever.
+READINGS_MAX = 20_000
+
+
 class WorldClock:
     """The world's time, as engines see it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._readings = 0
 
     def now(self) -> float:
         """Give the world's time."""
+        self._readings += 1
+        assert self._readings <= READINGS_MAX, "the engine goes round in circles"
         return self._world.now
 
     monotonic = now
@@ -320,6 +327,7 @@ class SimulatedStep(BackgroundTransaction):
             return Probe.UNKNOWN
         is_done = world.vendor.has(key)
         if is_done:
+            world.vendor.unreported.discard(key)
             self._write(context, request)
         self._gives("probe", "done" if is_done else "not_done", key)
         return Probe.DONE if is_done else Probe.NOT_DONE
