@@ -24,7 +24,7 @@ from saga_engine.corrections import Corrections, Place
 from saga_engine.decider import State, answer, full_id, is_early, replay
 from saga_engine.documents import Documents, Source
 from saga_engine.drive import Budget, Drive, Position
-from saga_engine.drivers import AsyncDriver, SyncDriver, Threads
+from saga_engine.drivers import AsyncDriver, SyncDriver
 from saga_engine.errors import (
     BadDefinition,
     BadJournalURL,
@@ -57,6 +57,8 @@ from saga_engine.plan import Workflow, asks, build_workflow, exclusive_of, plan_
 from saga_engine.record import SagaRecord, as_child_record, as_record, as_tombstone, to_response
 from saga_engine.saga import Saga, Services, check_definition
 from saga_engine.scopes import documents_at
+from saga_engine.threads import ABANDONED_MAX, Threads
+from saga_engine.watchdog import HELD_MAX_S
 from saga_engine.worker import WAIT_S_MAX, Worker
 
 __all__ = ["DEFAULT_JOURNAL_URL", "Engine", "Recovered", "default_engine"]
@@ -120,6 +122,9 @@ class Engine(Corrections, Background):
         concurrency_max: how many executions the worker carries on at once.
         poll_s: how often the worker looks for what other processes left or made due, in seconds.
         stop_timeout_s: how long `run` and `close` wait for running steps, in seconds.
+        held_max_s: how many seconds a step without a time-out may keep its execution's lease: one that hangs longer
+            is overtaken.
+        abandoned_max: how many threads of steps that timed out, and that did not come to their end, there may be.
         clock: wall and monotonic time; by default the machine's.
         observer: told of every durable commit, in the driving thread, with the saga id and its entries.
     """
@@ -139,12 +144,14 @@ class Engine(Corrections, Background):
         concurrency_max: int = 64,
         poll_s: float = 1.0,
         stop_timeout_s: float = 30.0,
+        held_max_s: float = HELD_MAX_S,
+        abandoned_max: int = ABANDONED_MAX,
         clock: Clock | None = None,
         observer: Observer | None = None,
     ) -> None:
         for saga in (registered := tuple(sagas)):
             check_definition(saga)
-        _check_arguments(budget_s, threads_max)
+        _check_arguments(budget_s, threads_max, held_max_s, abandoned_max)
         check_worker_arguments(concurrency_max, poll_s, stop_timeout_s)
         self._services = Services(config, client, logger)
         self._is_own_journal = isinstance(journal, str)
@@ -158,11 +165,12 @@ class Engine(Corrections, Background):
         self._budget_s = budget_s
         self._clock = clock or SystemClock()
         self._observer = observer
-        self._threads = Threads(threads_max)
+        self._held_max_s = held_max_s
+        self._threads = Threads(threads_max, abandoned_max)
         self._checked: WeakSet[type[Saga]] = WeakSet(registered)
         self._prepare_background(lambda: self._worker_of(concurrency_max, threads_max, poll_s), poll_s, stop_timeout_s)
-        self._sync = SyncDriver(self.journal, self._clock, self._threads)
-        self._async = AsyncDriver(self.journal, self._clock, self._threads)
+        self._sync = SyncDriver(self.journal, self._clock, self._threads, held_max_s)
+        self._async = AsyncDriver(self.journal, self._clock, self._threads, held_max_s)
 
     # --- resolving ---
 
@@ -676,6 +684,7 @@ class Engine(Corrections, Background):
             concurrency_max=concurrency_max,
             threads_max=threads_max,
             poll_s=poll_s,
+            held_max_s=self._held_max_s,
         )
 
     def _take_up_or_note(self, header: Header, budget: Budget) -> Drive | None:
@@ -727,12 +736,14 @@ def _as_delivered(state: State, request: Raw) -> Source:
     return lambda scope: (request, documents_at(state, scope)[1])
 
 
-def _check_arguments(budget_s: Any, threads_max: Any) -> None:
-    is_number = isinstance(budget_s, (int, float)) and not isinstance(budget_s, bool)
-    if not is_number or not 0 <= budget_s < float("inf"):
-        raise BadDefinition(f"Engine(budget_s={budget_s!r}): give a number of seconds of at least 0")
-    if not isinstance(threads_max, int) or isinstance(threads_max, bool) or threads_max < 1:
-        raise BadDefinition(f"Engine(threads_max={threads_max!r}): give an int of at least 1")
+def _check_arguments(budget_s: Any, threads_max: Any, held_max_s: Any, abandoned_max: Any) -> None:
+    for name, seconds in (("budget_s", budget_s), ("held_max_s", held_max_s)):
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not is_number or not 0 <= seconds < float("inf"):
+            raise BadDefinition(f"Engine({name}={seconds!r}): give a number of seconds of at least 0")
+    for name, count in (("threads_max", threads_max), ("abandoned_max", abandoned_max)):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise BadDefinition(f"Engine({name}={count!r}): give an int of at least 1")
 
 
 def _keep(reasons: dict[str, str], saga_id: str, reason: str) -> None:

@@ -36,7 +36,7 @@ from saga_engine.ready import ReadyThreads
 from saga_engine.state import State
 from saga_engine.threads import Threads
 from saga_engine.timers import Timer, Timers
-from saga_engine.watchdog import Watchdog
+from saga_engine.watchdog import HELD_MAX_S, Watchdog
 
 __all__ = ["WAIT_S_MAX", "Worker"]
 
@@ -65,6 +65,7 @@ class Worker:
         concurrency_max: how many executions may be under way.
         threads_max: how many plain steps may run at once.
         poll_s: the longest time between two looks into the journal, in seconds.
+        held_max_s: how many seconds a step without a time-out may keep the lease.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Worker:
         concurrency_max: int,
         threads_max: int,
         poll_s: float,
+        held_max_s: float = HELD_MAX_S,
     ) -> None:
         self._clock = clock
         self._journal = journal
@@ -91,7 +93,7 @@ class Worker:
         self._bell = threading.Event()
         self._ready = ReadyThreads(threads_max, self._bell.set)
         self._loop = LoopLane(threads)
-        watchdog = Watchdog(journal, threads.alarms)
+        watchdog = Watchdog(journal, threads.alarms, held_max_s)
         self._lanes = Lanes(journal, clock, self._ready, self._loop, threads, watchdog, self._wake_at, self._forget)
         #: Guards all that follows.
         self._changed = threading.Condition(threading.Lock())
@@ -252,6 +254,8 @@ class Worker:
     def _rest(self, error: JournalError) -> None:
         """Take up nothing for a while: the journal cannot be used."""
         with self._changed:
+            if self._is_resting():  # many drives may fail of one and the same trouble
+                return
             rest_s, self._back_off_s = self._back_off_s, min(self._back_off_s * 2, _BACK_OFF_S_MAX)
             self._resting_until_s = time.monotonic() + rest_s
             self._poll_at_s = self._resting_until_s

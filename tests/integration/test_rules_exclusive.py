@@ -87,7 +87,9 @@ def test_when_the_holder_ends_the_waiter_goes_on_at_once(new_engine, resolve, wo
     assert status(engine, TWO) is SagaStatus.COMPLETED
 
 
-@pytest.mark.parametrize("answer", [DONE, FAIL, BackgroundResponse.skip("no"), ValueError("no")], ids=["done", "fail", "skip", "raise"])
+@pytest.mark.parametrize(
+    "answer", [DONE, FAIL, BackgroundResponse.skip("no"), ValueError("no")], ids=["done", "fail", "skip", "raise"]
+)
 def test_every_end_frees_the_right(new_engine, resolve, world, answer):
     saga = exclusive_saga(world.step("a", by_id(PR_1=[answer], PR_2=[DONE])))
     engine = new_engine(sagas=[saga])
@@ -137,7 +139,10 @@ def test_the_end_of_one_that_never_had_the_right_does_not_free_it(new_engine, re
     step = world.step("a", by_id(PR_1=[LATER], PR_2=[DONE], PR_4=[DONE]))
     saga = exclusive_saga(step)
     waiter = exclusive_saga(
-        step, name="Change", when_held="refuse" if end == "refuse" else "wait", deadline_s=10 if end == "deadline" else None
+        step,
+        name="Change",
+        when_held="refuse" if end == "refuse" else "wait",
+        deadline_s=10 if end == "deadline" else None,
     )
     engine = new_engine(sagas=[saga, waiter])
     resolve(saga, ONE, on=engine)
@@ -357,14 +362,20 @@ def test_S20_behind_a_pivot_a_parked_holder_that_released_waits_for_the_right_to
     assert status(engine, ONE) is SagaStatus.COMPLETED
 
 
-@pytest.mark.parametrize("request_", [{"id": "PR-1"}, {"id": "PR-1", "asset": ""}, {"id": "PR-1", "asset": 5}], ids=["raises", "empty", "number"])
+@pytest.mark.parametrize(
+    "request_",
+    [{"id": "PR-1"}, {"id": "PR-1", "asset": ""}, {"id": "PR-1", "asset": 5}],
+    ids=["raises", "empty", "number"],
+)
 def test_S28_a_key_that_is_no_text_is_refused_before_anything_is_journaled(engine, resolve, world, request_):
     with pytest.raises(BadRequest, match="exclusive"):
         resolve(exclusive_saga(world.step("a")), request_)
     assert engine.search() == []
 
 
-def test_the_error_of_a_waiter_whose_deadline_passed_with_steps_started_is_the_deadline(new_engine, resolve, world, clock):
+def test_the_error_of_a_waiter_whose_deadline_passed_with_steps_started_is_the_deadline(
+    new_engine, resolve, world, clock
+):
     a = world.step("a", by_id(PR_1=[DONE], PR_2=[DONE]))
     b = world.step("b", by_id(PR_1=[LATER], PR_2=[DONE]))
     saga = exclusive_saga(a, b, deadline_s=100)

@@ -246,9 +246,7 @@ def test_S21_a_conflict_in_an_inner_group_fails_the_whole_saga(engine, resolve, 
     assert "e" not in world.executed
 
 
-def test_S21_a_conflict_waits_for_nobody_who_rescheduled_in_an_outer_branch_longer_than_it_must(
-    engine, resolve, world
-):
+def test_S21_a_conflict_waits_for_nobody_who_rescheduled_in_an_outer_branch_longer_than_it_must(engine, resolve, world):
     inner = Parallel(world.step("b", remember(x=1)), world.step("c", remember(x=2)))
     told = resolve(saga_of(Parallel(inner, world.step("d", LATER))))
     assert told.status == "fail"
@@ -607,9 +605,7 @@ def test_S15_a_delivery_in_the_middle_of_a_group_runs_nothing(watched, resolve, 
 
 
 @pytest.mark.parametrize("when", ["dies_after", "dies_before"])
-def test_S16_a_crash_with_one_branch_committed_and_one_running(
-    journal, new_engine, resolve, world, watch, when
-):
+def test_S16_a_crash_with_one_branch_committed_and_one_running(journal, new_engine, resolve, world, watch, when):
     process = LoudMortal(journal, **{when: (StepCompleted, "b")})
     a, b = world.step("a", remember(a=1)), world.step("b", remember(b=1))
     saga = saga_of(world.step("before"), Parallel(gated(a, waits_for=process.died), b), world.step("after"))
@@ -636,9 +632,7 @@ def test_S16_a_crash_with_both_branches_running_interrupts_both(journal, new_eng
     assert world.executed == ["a", "c"]
 
 
-def test_S16_an_interrupted_branch_that_is_to_be_compensated_turns_the_group_back(
-    journal, new_engine, resolve, world
-):
+def test_S16_an_interrupted_branch_that_is_to_be_compensated_turns_the_group_back(journal, new_engine, resolve, world):
     process = LoudMortal(journal, dies_after=(StepCompleted, "b"))
     a = gated(world.step("a", on_unknown="compensate"), waits_for=process.died)
     saga = saga_of(world.step("before"), Parallel(a, world.step("b")))

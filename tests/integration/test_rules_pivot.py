@@ -126,7 +126,8 @@ def test_S20_an_interrupted_pivot_is_run_again_with_its_key(journal, new_engine,
 
 
 @pytest.mark.parametrize(
-    ("probe", "told", "undone"), [(Probe.DONE, "success", []), (Probe.NOT_DONE, "success", []), (Probe.UNKNOWN, "fail", [])]
+    ("probe", "told", "undone"),
+    [(Probe.DONE, "success", []), (Probe.NOT_DONE, "success", []), (Probe.UNKNOWN, "fail", [])],
 )
 def test_S20_an_interrupted_pivot_that_is_to_be_parked_is_probed_first(
     journal, new_engine, resolve, world, pivot, probe, told, undone
@@ -175,7 +176,9 @@ def test_S20_a_deadline_that_passed_while_the_pivot_was_uncertain_counts_when_it
     assert world.undone == ["a"]
 
 
-@pytest.mark.parametrize("waiting", [LATER, Suspend(BackgroundResponse.done(), signal="go")], ids=["reschedule", "signal"])
+@pytest.mark.parametrize(
+    "waiting", [LATER, Suspend(BackgroundResponse.done(), signal="go")], ids=["reschedule", "signal"]
+)
 def test_S20_a_pivot_that_waits_may_have_been_passed(new_engine, resolve, world, pivot, retriable, waiting):
     saga = saga_of(world.step("a"), pivot(waiting, DONE), retriable("c"))
     engine = new_engine(sagas=[saga])
@@ -190,7 +193,9 @@ def test_S20_a_pivot_that_waits_may_have_been_passed(new_engine, resolve, world,
 
 
 @pytest.mark.parametrize("failure", [FAIL, ValueError("no")], ids=["fail", "raise"])
-def test_S20_behind_the_pivot_fail_and_exceptions_are_failed_attempts(engine, resolve, world, pivot, retriable, failure):
+def test_S20_behind_the_pivot_fail_and_exceptions_are_failed_attempts(
+    engine, resolve, world, pivot, retriable, failure
+):
     saga = saga_of(world.step("a"), pivot(), retriable("c", failure, failure, DONE, retry=FOR_EVER))
     assert resolve(saga).status == "success"
     assert world.executed == ["a", "p", "c", "c", "c"]
@@ -330,7 +335,9 @@ def test_S20_who_takes_over_behind_the_pivot_goes_forward(journal, new_engine, r
     assert world.executed.count("p") == 1
 
 
-def test_S20_an_interrupted_step_behind_the_pivot_is_never_compensated(journal, new_engine, resolve, world, pivot, retriable):
+def test_S20_an_interrupted_step_behind_the_pivot_is_never_compensated(
+    journal, new_engine, resolve, world, pivot, retriable
+):
     process = LoudMortal(journal)
     saga = saga_of(world.step("a"), pivot(), retriable("c", process.die, DONE, on_unknown="compensate"))
     with pytest.raises(Crash):
@@ -357,7 +364,10 @@ PIVOT, RETRIABLE, READ_ONLY, COMPENSATABLE = Kind.PIVOT, Kind.RETRIABLE, Kind.RE
 
 IMPOSSIBLE = {
     "compensatable behind": ((PIVOT, COMPENSATABLE), r"s1 is compensatable and comes after the pivot s0"),
-    "compensatable far behind": ((PIVOT, RETRIABLE, COMPENSATABLE), r"s2 is compensatable and comes after the pivot s0"),
+    "compensatable far behind": (
+        (PIVOT, RETRIABLE, COMPENSATABLE),
+        r"s2 is compensatable and comes after the pivot s0",
+    ),
     "two pivots": ((COMPENSATABLE, PIVOT, PIVOT), r"s2 is a second pivot, after s1"),
     "two pivots apart": ((PIVOT, RETRIABLE, PIVOT), r"s2 is a second pivot, after s0"),
 }

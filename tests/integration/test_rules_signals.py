@@ -100,7 +100,9 @@ def test_S31_a_signal_that_comes_while_a_step_runs_is_not_lost(new_engine, resol
 
 def test_S31_signals_of_one_name_are_taken_one_by_one_in_their_order(running, world, resolve):
     one, two = WaitFor("ok", name="first"), WaitFor("ok", name="second")
-    saga = saga_of(world.step("a", LATER, DONE), one, world.step("b"), two, world.step("c"), WaitFor("ok", name="third"))
+    saga = saga_of(
+        world.step("a", LATER, DONE), one, world.step("b"), two, world.step("c"), WaitFor("ok", name="third")
+    )
     engine = running(saga)
     engine.signal(SAGA_ID, "ok", 1)
     engine.signal(SAGA_ID, "ok", 2)
@@ -299,9 +301,7 @@ def test_S31_without_a_time_out_of_its_own_it_waits_until_the_sagas_deadline(run
 
 
 def test_S31_behind_a_pivot_a_time_out_parks_and_resume_waits_again(running, world, clock):
-    saga = saga_of(
-        world.step("p", kind=Kind.PIVOT), WaitFor("ok", timeout_s=100), world.step("c", kind=Kind.RETRIABLE)
-    )
+    saga = saga_of(world.step("p", kind=Kind.PIVOT), WaitFor("ok", timeout_s=100), world.step("c", kind=Kind.RETRIABLE))
     engine = running(saga)
     clock.advance(100)
     engine.recover()
@@ -317,9 +317,7 @@ def test_S31_behind_a_pivot_a_time_out_parks_and_resume_waits_again(running, wor
 
 
 def test_S31_a_signal_for_a_wait_that_parked_is_there_when_it_is_resumed(running, world, clock):
-    saga = saga_of(
-        world.step("p", kind=Kind.PIVOT), WaitFor("ok", timeout_s=100), world.step("c", kind=Kind.RETRIABLE)
-    )
+    saga = saga_of(world.step("p", kind=Kind.PIVOT), WaitFor("ok", timeout_s=100), world.step("c", kind=Kind.RETRIABLE))
     engine = running(saga)
     clock.advance(100)
     engine.recover()
@@ -332,9 +330,7 @@ def test_S31_a_signal_for_a_wait_that_parked_is_there_when_it_is_resumed(running
 
 @pytest.mark.parametrize("outcome", ["done", "not_done"])
 def test_S31_a_wait_that_parked_behind_the_pivot_is_resolved_by_a_person(running, world, clock, outcome):
-    saga = saga_of(
-        world.step("p", kind=Kind.PIVOT), WaitFor("ok", timeout_s=100), world.step("c", kind=Kind.RETRIABLE)
-    )
+    saga = saga_of(world.step("p", kind=Kind.PIVOT), WaitFor("ok", timeout_s=100), world.step("c", kind=Kind.RETRIABLE))
     engine = running(saga)
     clock.advance(100)
     engine.recover()

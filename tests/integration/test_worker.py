@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
+from msgspec import Raw
 from sagas import DONE, SAGA_ID, Crash, Mortal, World, saga_of, statuses
 from tenacity import retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from saga_engine import Engine, Parallel, SagaStatus
+from saga_engine import Engine, Parallel, SagaStatus, current_context
 from saga_engine.clock import SystemClock
 from saga_engine.errors import (
     BadDefinition,
@@ -32,12 +33,13 @@ from saga_engine.journal import (
     SagaEnded,
     SagaStarted,
     SagaSuspended,
+    SignalReceived,
     StepCompleted,
     StepStarted,
     WaitElapsed,
 )
 from saga_engine.journals import open_journal
-from transactions import BackgroundTransaction, RetryPolicy
+from transactions import BackgroundTransaction, RetryPolicy, Suspend
 
 LATER = BackgroundResponse.reschedule(60)
 REQUEST = {"id": "PR-1"}
@@ -367,7 +369,7 @@ def test_a_waiter_is_woken_by_a_drive_of_its_own_engine_and_finds_the_end_of_ano
     starter = engine if poll_s > 1 else worker_engine()
     saga_id = starter.start(saga, REQUEST)
     assert gate.reached.wait(LIMIT_S)
-    waiting = meanwhile(engine.wait, saga_id, None)
+    waiting = meanwhile(engine.wait, saga_id, 2 * LIMIT_S)
     gate.open()
     assert waiting.result(LIMIT_S).status == "success"
 
@@ -575,19 +577,27 @@ def test_a_clock_set_forward_lets_a_timer_fire_and_one_set_back_loses_none(journ
     assert counted.calls["load"] > loads
 
 
-def test_S31_a_signal_from_another_engine_lets_a_waiting_execution_go_on(journal, new_engine):
-    from transactions import Suspend
-
+def test_S27_what_another_deployment_noted_as_stuck_is_left_alone_for_a_while(journal, new_engine):
     world = World()
     saga = saga_of(world.step("a", Suspend(DONE, signal="approved"), DONE))
     engine = new_engine(sagas=[saga], poll_s=0.01)
     engine.start(saga, REQUEST)
     eventually(lambda: engine.get(SAGA_ID).status is SagaStatus.SUSPENDED)
-    blind = new_engine(config=None)  # has no services: it leaves the message, and the worker takes it in
+    blind = new_engine(config=None)  # has no services: it leaves the message and notes why
     blind.signal(SAGA_ID, "approved", 1)
     assert world.executed == ["a"]
-    journal_header = journal.header(SAGA_ID)
-    assert journal_header.stuck is not None
+    assert journal.header(SAGA_ID).stuck is not None
+
+
+def test_S31_the_worker_takes_in_mail_that_another_process_left(journal, new_engine, clock):
+    world = World()
+    saga = saga_of(world.step("a", Suspend(DONE, signal="approved"), DONE))
+    engine = new_engine(sagas=[saga], poll_s=0.01)
+    engine.start(saga, REQUEST)
+    eventually(lambda: engine.get(SAGA_ID).status is SagaStatus.SUSPENDED)
+    journal.put(journal.header(SAGA_ID).eid, SignalReceived(at=clock.now(), name="approved", payload=Raw(b"1")))
+    assert engine.wait(SAGA_ID).status == "success"
+    assert [call.state for call in world.calls] == [{}, {"approved": 1}]
 
 
 # --- what cannot be driven here -----------------------------------------------------------------------------------
@@ -810,6 +820,7 @@ def test_J04_an_unavailable_journal_leaves_no_lease_and_the_execution_is_taken_u
     assert world.executed == ["a", "a", "b"]
     assert len({call.key for call in world.of("a")}) == 1
     assert len([r for r in caplog.records if r.levelno == logging.ERROR and SAGA_ID in r.getMessage()]) == 1
+    assert "nothing is taken up for a while" in caplog.text
 
 
 def test_a_journal_that_cannot_be_read_makes_the_worker_rest_and_not_spin(journal, new_engine):
@@ -862,8 +873,6 @@ def test_a_step_that_raises_what_no_step_may_raise_is_interrupted_and_ends_no_th
 
 
 def test_a_lease_lost_in_a_save_ends_that_run_only(worker_engine, journal):
-    from saga_engine import current_context
-
     def lose_and_save(request):
         header = journal.header(SAGA_ID)
         journal.abandon(header.eid, header.epoch)

@@ -47,6 +47,8 @@ __all__ = ["Execution", "Simulation", "run_seed"]
 STORM_TICKS_MAX = 140
 ROUNDS_MAX = 120
 TICKS_PER_ROUND_MAX = 2_000
+#: How often executions look again for a right while nothing else happens, before that counts as rest.
+LOOKS_MAX = 4
 #: How often a person sends what may be awaited.
 SIGNALS_MAX = 20
 PROCESSES = 2
@@ -66,7 +68,6 @@ class Execution:
     Attributes:
         requests: how many different ones were delivered.
         helped: how often a person looked after it.
-        is_in_line: it waits for an exclusive right.
         parked: its parked steps, with the causes.
     """
 
@@ -77,7 +78,6 @@ class Execution:
     requests: int = 1
     eid: int | None = None
     helped: int = 0
-    is_in_line: bool = False
     parked: dict[str, str] = field(default_factory=dict)
 
 
@@ -498,16 +498,19 @@ class Simulation:
         Args:
             help_along: what to do about an execution that does not go on by itself; tells if that was anything.
         """
+        in_line = 0
         for _ in range(ROUNDS_MAX):
             began = len(self.world.log)
             self._drain()
-            if int(self.engine.recover()) and not self._is_only_waiting_in_line(began):
-                continue
+            taken = int(self.engine.recover())
             self._drain()
+            in_line = in_line + 1 if self._is_only_waiting_in_line(began) else 0
+            if taken and not in_line:
+                continue
             is_helped = any([help_along(execution) for execution in self.executions])
             if self.lives or is_helped:
                 continue
-            if not self._skip_time():
+            if in_line > LOOKS_MAX or not self._skip_time():
                 return
         stands = [self.journal.header(execution.saga_id) for execution in self.executions]
         raise AssertionError(f"not at rest after {ROUNDS_MAX} rounds: {stands}")
@@ -539,8 +542,8 @@ class Simulation:
         return min([*times, *([] if live.effect.until is None else [live.effect.until])])
 
     def _skip_time(self) -> bool:
-        """Go to the next time at which anything is due; those that wait in line for a right are due when it is free."""
-        headers = [self.journal.header(execution.saga_id) for execution in self.executions if not execution.is_in_line]
+        """Go to the next time at which anything is due."""
+        headers = [self.journal.header(execution.saga_id) for execution in self.executions]
         times = [header.due_at for header in headers if header is not None and header.due_at is not None]
         times += [straggler.flight.ends_at for straggler in self.stragglers]
         if not times:
@@ -719,7 +722,6 @@ class SimulatedJournal(MemoryJournal):
         assert live is not None, "only drives append"
         execution, entries = live.execution, msgspec.json.decode(encode_entries(commit.entries))
         execution.eid = result.eid
-        execution.is_in_line = any(entry["entry"] == "ExclusiveDenied" for entry in entries)
         for entry in entries:
             if entry["entry"] == "StepParked":
                 execution.parked[entry["step"]] = entry["cause"]
