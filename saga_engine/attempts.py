@@ -19,7 +19,7 @@ from typing import Any
 
 from saga_engine.alarms import Alarm
 from saga_engine.bridges import LoopBridge
-from saga_engine.calls import Call, Result
+from saga_engine.calls import Bridge, Call, Result
 from saga_engine.errors import LimitReached, StepInterrupted, StepTimedOut
 from saga_engine.threads import Threads
 
@@ -29,7 +29,7 @@ __all__ = ["OnLate", "ThreadAttempt", "interrupted", "perform", "perform_in_time
 OnLate = Callable[[Call, Result], None]
 
 
-def perform(call: Call, bridge: LoopBridge) -> Result:
+def perform(call: Call, bridge: Bridge) -> Result:
     """Call it in this thread; what is async throughout crosses the bridge once."""
     if call.is_native_async:
         result: Result = bridge(call.arun())

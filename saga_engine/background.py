@@ -150,7 +150,7 @@ class Background(ABC):
         budget = worker.take_slot()
         if budget is None:
             spent = worker.new_budget()
-            spent.stop()
+            spent.stop("queued")
             self._sync.run(self._open(saga, saga_id, generation, raw, services, spent))
             worker.note_due(self._clock.now())
             return

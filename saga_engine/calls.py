@@ -11,14 +11,15 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, wait
-from contextvars import Token
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import structlog
+from connect.eaas.core.responses import BackgroundResponse
 
 from middleware import is_async
 from saga_engine.context import SagaContext, _current
@@ -29,7 +30,20 @@ __all__ = ["Bridge", "Call", "Result"]
 #: Waits in a plain thread for something that must run on an event loop, and gives its result.
 Bridge = Callable[[Awaitable[Any]], Any]
 
-_Tokens = tuple[Token[SagaContext | None], Mapping[str, Token[Any]]]
+_Tokens = tuple[Token[Any], ...]
+
+
+def _bound_by_structlog() -> tuple[ContextVar[Any], ...]:
+    """Give the variables that structlog's loggers look at: to find them by name at each call costs more than the call."""
+    tokens = structlog.contextvars.bind_contextvars(saga_id=None, step=None, attempt=None)
+    structlog.contextvars.reset_contextvars(**tokens)
+    return tuple(token.var for token in tokens.values())
+
+
+_saga_id, _step, _attempt = _bound_by_structlog()
+
+#: What most steps give; nothing of it has to be awaited, and to ask that of anything else takes long.
+_PLAIN_VALUES = (BackgroundResponse, bool, type(None))
 
 
 @dataclass(slots=True)
@@ -144,10 +158,12 @@ class Call:
         context = self._context
         context.operation = self.operation
         context.attempt = self.attempt
-        bound = structlog.contextvars.bind_contextvars(
-            saga_id=context.saga_id, step=context.step, attempt=context.attempt
+        return (
+            _current.set(context),
+            _saga_id.set(context.saga_id),
+            _step.set(context.step),
+            _attempt.set(context.attempt),
         )
-        return _current.set(context), bound
 
     def _plain_stack(self, bridge: Bridge) -> Callable[..., Any]:
         def innermost(*arguments: Any) -> Any:
@@ -182,9 +198,8 @@ class Call:
 
 
 def _leave(tokens: _Tokens) -> None:
-    context, bound = tokens
-    structlog.contextvars.reset_contextvars(**bound)
-    _current.reset(context)
+    for token in tokens:
+        token.var.reset(token)
 
 
 @lru_cache(maxsize=4096)
@@ -193,7 +208,7 @@ def _is_async_method(kind: type, name: str) -> bool:
 
 
 def _settle(value: Any, bridge: Bridge) -> Any:
-    return bridge(value) if inspect.isawaitable(value) else value
+    return bridge(value) if type(value) not in _PLAIN_VALUES and inspect.isawaitable(value) else value
 
 
 def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -8,7 +8,6 @@ the entry in, an entry that no longer applies changes nothing.
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from saga_engine.clock import Clock
 from saga_engine.codec import encode_json
 from saga_engine.decider import Undo, preview, replay
 from saga_engine.errors import BadRequest, CorruptJournal, LimitReached, NotAllowed
-from saga_engine.evolution import UNDO_UNDER_WAY, has_passed_pivot
+from saga_engine.evolution import UNDO_UNDER_WAY, has_passed_pivot, is_pivot_uncertain
 from saga_engine.journal import (
     CancelRequested,
     Entry,
@@ -231,6 +230,8 @@ class Corrections(ABC):
             raise NotAllowed(f"{saga_id}: step {step!r} is not parked; parked are {_parked(state) or 'none'}")
         if state.turned_back and outcome != "undone":
             raise NotAllowed(f"{saga_id} is compensating: only the outcome 'undone' lets it go on")
+        if outcome == "not_done" and found.parked_from is Phase.COMPLETED:
+            raise NotAllowed(f"{saga_id}: step {step!r} was done: resume it when what it parked for is put right")
         if outcome == "undone" and has_passed_pivot(state):
             raise NotAllowed(f"{saga_id} is past its pivot: say 'done' or 'not_done', it can only go forward")
         entry = ParkedStepResolved(at=self._clock.now(), step=name, outcome=outcome, note=note, who=who)
@@ -320,8 +321,9 @@ class Corrections(ABC):
         if not self._place(saga_id).header.status.is_ended:
             return
         loaded = self.journal.load(header.eid)
-        before = itertools.takewhile(lambda entry: not isinstance(entry, SagaEnded), loaded.entries)
-        if not any(entry in entries for entry in before):
+        # What was undone after its end has ended more than once.
+        end = max(place for place, entry in enumerate(loaded.entries) if isinstance(entry, SagaEnded))
+        if not any(entry in entries for entry in loaded.entries[:end]):
             raise NotAllowed(f"{saga_id} ended before it could take that in: nothing can change it any more")
 
     def _put(self, saga_id: str, header: Header, *entries: Entry) -> None:
@@ -387,6 +389,8 @@ def _refuse_unless_safe(saga_id: str, state: State, name: str, force: bool, what
 def _why_nothing(state: State) -> str:
     if has_passed_pivot(state) and not state.status.is_ended:
         return f"it is past its pivot {state.shape.pivot!r}: it can only go forward"
+    if is_pivot_uncertain(state):
+        return f"whether its pivot {state.shape.pivot!r} took effect is not known: nothing is undone before that is"
     if state.status.is_ended and state.status is not SagaStatus.COMPLETED:
         return f"it ended {state.status.value}"
     return "no step has left anything that could be undone"

@@ -117,7 +117,8 @@ def decide(state: State) -> tuple[Action, ...]:
         return ()
     phases = _phases(state)
     if phases & _IN_FLIGHT:
-        return () if state.turned_back or state.plan.mode == "select" else _unless_turning_back(state, phases)
+        is_alone = state.shape.is_chain or state.turned_back or state.plan.mode == "select"
+        return () if is_alone else _unless_turning_back(state, phases)
     if state.denied_by is not None and (denied := _denied(state, state.denied_by)) is not None:
         return (denied,)
     if state.undo is not None and state.turned_back is None:
@@ -178,15 +179,13 @@ def _limit_reached(state: State) -> Park | None:
 
 
 def _park_unfinished(state: State, limit: str, count_max: int, hint: str) -> Park | None:
-    if _phases(state) & Phase.PARKED.bit:
-        return None
     step = next(_undo_order(state) if state.turned_back else _unfinished(state), None)
     return None if step is None else _park(step, f"{limit} ({count_max}) reached", hint, "saga resume")
 
 
 def _unfinished(state: State) -> Iterator[str]:
     """Name the steps that are not over; those that started come first, as mode select passes over others."""
-    names = [name for name, step in state.steps.items() if not step.phase.is_over]
+    names = [n for n, step in state.steps.items() if not step.phase.is_over and step.phase is not Phase.PARKED]
     return iter(sorted(names, key=lambda name: state.steps[name].order == 0))
 
 
@@ -617,13 +616,17 @@ def _turned_back_now(state: State) -> State:
         return evolve(evolve(state, UndoOrdered(at=state.at)), CompensationBegun(at=state.at, cause="undo"))
     if state.status.is_ended or has_passed_pivot(state) or is_pivot_uncertain(state):
         return state
-    steps = {
-        name: replace(step, phase=Phase.FAILED, may_have_effect=state.shape.steps[name].kind is not Kind.READ_ONLY)
-        if step.phase is Phase.RUNNING
-        else step
-        for name, step in state.steps.items()
-    }
+    steps = {name: _failed_now(step, state.shape.steps[name]) for name, step in state.steps.items()}
     return evolve(replace(state, steps=steps), CompensationBegun(at=state.at, cause="failed"))
+
+
+def _failed_now(step: StepState, planned: PlanStep) -> StepState:
+    phase = step.parked_from if step.phase is Phase.PARKED and step.parked_from else step.phase
+    if phase is Phase.RUNNING:
+        return replace(step, phase=Phase.FAILED, may_have_effect=planned.kind is not Kind.READ_ONLY)
+    if phase in (Phase.RETRYING, Phase.INTERRUPTED, Phase.FAILED):
+        return replace(step, phase=Phase.FAILED)
+    return replace(step, phase=phase)
 
 
 def full_id(saga_id: str, generation: int) -> str:

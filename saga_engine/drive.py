@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -112,6 +112,9 @@ class Sleep(Struct, frozen=True):
 
 Effect = Append | Perform | Sleep
 
+#: The actions for which user code is called.
+_CALLING = (Ask, Execute, Probe, Compensate)
+
 
 class Budget:
     """How long one drive may go on (S25).
@@ -127,6 +130,8 @@ class Budget:
         self._ends_at = clock.monotonic() + budget_s
         self._wait_s_max = wait_s_max
         self.is_stopped = False
+        #: what a suspension says that this budget brings about
+        self.cause = "budget"
 
     def remaining_s(self) -> float:
         """Give the seconds left; negative when it is spent."""
@@ -136,9 +141,10 @@ class Budget:
         """Tell whether this wait may happen in the process."""
         return seconds <= self._wait_s_max and seconds <= self.remaining_s()
 
-    def stop(self) -> None:
+    def stop(self, cause: Literal["budget", "queued"] = "budget") -> None:
         """Let the drive suspend at the next boundary, even if it has done nothing yet; from any thread."""
         self.is_stopped = True
+        self.cause = cause
         self._ends_at = self._clock.monotonic()
 
 
@@ -231,7 +237,8 @@ class Drive:
     def run(self) -> Generator[Effect, Any, Response]:
         """Carry the execution on; returns what to answer."""
         while True:
-            wait = self._decide()
+            # What is released is decided: a time that passes now is for whoever takes it up.
+            wait = None if self.state.is_released else self._decide()
             if self.state.is_released:
                 if (yield from self._commit(is_release=True)):
                     return self._told()
@@ -271,16 +278,18 @@ class Drive:
     def _decide(self) -> Wait | None:
         """Carry out decisions until something must be waited for; give the wait, if it is for a time."""
         while True:
+            news: Sequence[Action] = decide(self.state)
             is_asking = {action.step for action in self._in_flight.values() if isinstance(action, Ask)}
-            news = [action for action in decide(self.state) if getattr(action, "step", None) not in is_asking]
+            if is_asking:
+                news = [action for action in news if getattr(action, "step", None) not in is_asking]
             for action in news:
                 if isinstance(action, Wait):
                     return action
                 if is_asking and isinstance(action, (TurnBack, Finish)):
                     return None
-                if isinstance(action, (Ask, Execute, Probe, Compensate)) and self._is_spent():
+                if isinstance(action, _CALLING) and self._is_spent():
                     if not self._begun and not self._in_flight:
-                        self._suspend("budget", self._clock.now(), None)
+                        self._suspend(self._budget.cause, self._clock.now(), None)
                     return None
                 self._carry_out(action)
             if not news:

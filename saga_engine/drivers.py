@@ -136,7 +136,7 @@ class SyncDriver(_Driver):
             return self._run(call)
 
     def _run(self, call: Call) -> Result:
-        return perform(call, self._threads.bridge())
+        return perform(call, self._threads.await_plainly)
 
 
 @dataclass(slots=True)

@@ -526,7 +526,8 @@ def _on_step_parked(state: State, entry: Any) -> dict[str, Any]:
         cause=entry.cause,
         next_action=entry.next_action,
     )
-    return {"steps": steps}
+    # What else there is to do has limits of its own.
+    return {"steps": steps, "recoveries": 0, "reschedules": 0, "entries_forgiven": state.entries}
 
 
 def _on_state_saved(state: State, entry: Any) -> dict[str, Any]:
@@ -561,6 +562,7 @@ def _set_going(state: State) -> dict[str, Any]:
     return {
         "status": SagaStatus.COMPENSATING if state.turned_back else SagaStatus.RUNNING,
         "parked": None,
+        "conflict": None,  # it is named again if it is still there
         "is_released": False,
         "recoveries": 0,
         "reschedules": 0,
@@ -627,7 +629,7 @@ def _on_step_skipped_by_hand(state: State, entry: Any) -> dict[str, Any]:
 
 
 def _on_state_edited(state: State, entry: Any) -> dict[str, Any]:
-    return edited(state, entry.changes, entry.removed)
+    return {**edited(state, entry.changes, entry.removed), "conflict": None}
 
 
 def _on_undo_ordered(state: State, entry: Any) -> dict[str, Any]:

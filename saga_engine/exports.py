@@ -49,8 +49,12 @@ def entries_of(document: Mapping[str, Any]) -> tuple[Entry, ...]:
         entries = decode_entries(msgspec.json.encode(document.get("entries")), entry_version)
     except JournalError as error:
         raise BadExport(f"the export cannot be read: {error}") from error
-    if not entries or not isinstance(entries[0], SagaStarted):
-        raise BadExport("the export has no beginning: its first entry must be SagaStarted")
+    if [isinstance(entry, SagaStarted) for entry in entries] != [True, *[False] * (len(entries) - 1)]:
+        raise BadExport("the export must have one beginning: its first entry, and no other, is SagaStarted")
+    planned = {step.name for step in entries[0].plan.steps}  # type: ignore[attr-defined]  # it is SagaStarted
+    unknown = {step for entry in entries if (step := getattr(entry, "step", None))} - planned
+    if unknown:
+        raise BadExport(f"the export names steps that its plan does not have: {sorted(unknown)}")
     return entries
 
 

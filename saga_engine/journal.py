@@ -299,9 +299,7 @@ class SagaSuspended(Entry, frozen=True, kw_only=True):
     """The drive gave the lease back to wait; `told` is what the caller was answered."""
 
     is_decision: ClassVar[bool] = True
-    cause: Literal[
-        "step", "retry", "compensation", "budget", "interrupted", "raised", "queued", "signal", "exclusive"
-    ]
+    cause: Literal["step", "retry", "compensation", "budget", "interrupted", "raised", "queued", "signal", "exclusive"]
     due_at: float | None = None
     told: Response | None = None
 

@@ -34,6 +34,7 @@ class Shape(Struct, frozen=True):
         groups: inner ones before those around them.
         members: the steps of each scope, those of scopes inside included.
         timed: the children that have a deadline of their own.
+        is_chain: every step needs the one before, so that nothing can go on beside a step in flight.
     """
 
     steps: Mapping[str, PlanStep]
@@ -43,6 +44,7 @@ class Shape(Struct, frozen=True):
     groups: tuple[Group, ...]
     members: Mapping[str, tuple[str, ...]]
     timed: tuple[PlanScope, ...]
+    is_chain: bool
 
     def keeps_trying(self, step: str) -> bool:
         """Tell whether the step must succeed in the end: its `fail` and its time-outs are failed attempts (S20)."""
@@ -71,7 +73,13 @@ def shape_of(plan: Plan) -> Shape:
         groups=_groups(scopes, members),
         members=members,
         timed=tuple(scope for scope in plan.scopes if scope.deadline_s is not None),
+        is_chain=all(step.needs == before for step, before in zip(plan.steps, _one_by_one(names), strict=False)),
     )
+
+
+def _one_by_one(names: list[str]) -> list[tuple[str, ...]]:
+    """List what each of these needs, and one more, if they come one after the other."""
+    return [(), *((name,) for name in names)]
 
 
 def _members(plan: Plan, scopes: Mapping[str, PlanScope]) -> Mapping[str, tuple[str, ...]]:

@@ -191,10 +191,9 @@ class MemoryJournal:
             return refusal
         if commit.take or commit.release is not None or commit.drained:
             self._index.take_out(execution)
-            freed = execution.holds
             execution.accept(commit, body)
             self._index.put(execution)
-            self._pass_on(commit, execution, freed)
+            self._pass_on(commit, execution)
         else:
             execution.accept(commit, body)
         return Committed(execution.eid, execution.epoch)
@@ -211,19 +210,19 @@ class MemoryJournal:
         self._executions[eid] = execution
         self._generations.setdefault(opening.saga_id, {})[opening.generation] = execution
         self._index.put(execution)
-        self._pass_on(commit, execution, None)
+        self._pass_on(commit, execution)
         return Committed(eid, execution.epoch)
 
     def _held_by_another(self, commit: Commit) -> ExclusiveHeld | None:
         holder = None if commit.exclusive is None else self._index.holder(commit.exclusive)
         return None if holder is None or holder.eid == commit.eid else ExclusiveHeld(holder.full_id)
 
-    def _pass_on(self, commit: Commit, execution: Execution, held: str | None) -> None:
+    def _pass_on(self, commit: Commit, execution: Execution) -> None:
         """Wake the one that waits longest for what was freed; or this one, if what it waits for is free."""
         release = commit.release
         if release is None:
             return
-        if release.frees is not None and release.frees == held:
+        if release.frees is not None and self._index.holder(release.frees) is None:
             self._wake_first(release.frees, commit.at)
         if execution.awaits is not None and self._index.holder(execution.awaits) is None:
             self._wake(execution, commit.at)

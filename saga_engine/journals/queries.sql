@@ -59,8 +59,8 @@ SET epoch = epoch + :take, in_flight = 0, drive = NULL, process = NULL, status =
 WHERE eid = :eid
 
 -- wake_first --
--- The right is about to be freed, if this execution holds it: of those that wait for it, the one that waits longest
--- becomes due. One that is due anyway is passed over, since it may be one that cannot go on.
+-- If nobody holds the right any more: of those that wait for it, the one that waits longest becomes due. One that is
+-- due anyway is passed over, since it may be one that cannot go on.
 UPDATE executions SET due_at = :at
 WHERE eid = (
     SELECT eid FROM executions
@@ -68,7 +68,7 @@ WHERE eid = (
     ORDER BY eid
     LIMIT 1
   )
-  AND EXISTS (SELECT 1 FROM executions WHERE eid = :eid AND holds = :frees)
+  AND NOT EXISTS (SELECT 1 FROM executions WHERE holds = :frees)
 
 -- wake_if_free --
 -- The right was freed after this execution was refused it, and before it began to wait.

@@ -171,11 +171,11 @@ def _touch(to: Transaction, commit: Commit, process: str) -> None:
 
 
 def _release(to: Transaction, commit: Commit, release: Release) -> None:
-    if release.frees is not None:
-        to.execute(queries["wake_first"], {"eid": commit.eid, "at": commit.at, "frees": release.frees})
     status, is_ended = commit.status.value, commit.status.is_ended
     fixed = (commit.eid, commit.take, status, is_ended, commit.at, commit.exclusive)
     to.execute(*_RELEASE(*fixed, *_told(commit, release), release.frees))
+    if release.frees is not None:
+        to.execute(queries["wake_first"], {"at": commit.at, "frees": release.frees})
     if release.awaits is not None:
         _wake_if_free(to, commit, commit.eid)
 

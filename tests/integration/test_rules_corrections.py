@@ -49,7 +49,7 @@ def running(new_engine, resolve):
 
 @pytest.fixture
 def interrupted(journal, new_engine, resolve, world):
-    """`interrupted(step options, behind...)`: an execution that parked at step `b`, in the middle of which a process died."""
+    """`interrupted(*behind, **options of b)`: an execution that parked at `b`, in which a process had died."""
 
     def crash(*then, **options):
         process = LoudMortal(journal)
@@ -310,6 +310,23 @@ def test_what_was_skipped_with_an_unknown_outcome_is_undone_if_the_saga_turns_ba
     engine.skip(SAGA_ID, "b", force=True)
     assert world.undone == ["b", "a"]
     assert engine.get(SAGA_ID).status is SagaStatus.COMPENSATED
+
+
+def test_resume_of_a_child_resumes_what_parked_in_that_child_only(journal, new_engine, resolve, world):
+    process = LoudMortal(journal, dies_after=StepStarted)
+    children = [saga_of(world.step(f"{n}-step", on_unknown="park"), name=n) for n in ("One", "Two")]
+    saga = saga_of(Parallel(*children))
+    with pytest.raises(Crash):
+        resolve(saga, on=new_engine(process))
+    engine = new_engine(sagas=[saga])
+    resolve(saga, on=engine)
+    assert [engine.get(f"{SAGA_ID}/{child}").status for child in ("One", "Two")] == [SagaStatus.PARKED] * 2
+    engine.resume(f"{SAGA_ID}/One", force=True)
+    assert engine.get(f"{SAGA_ID}/Two").status is SagaStatus.PARKED
+    assert [entry.step for entry in entries(engine, StepResumed)] == ["One/One-step"]
+    assert "Two-step" not in world.executed
+    engine.resume(f"{SAGA_ID}/Two", force=True)
+    assert engine.get(SAGA_ID).status is SagaStatus.COMPLETED
 
 
 # --- skip ---------------------------------------------------------------------------------------------------------

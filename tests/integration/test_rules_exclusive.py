@@ -10,7 +10,7 @@ from sagas import DONE, Crash, saga_of
 from tenacity import stop_after_attempt
 
 from saga_engine import Exclusive, SagaStatus, WaitFor
-from saga_engine.errors import BadRequest, DeadlineExceeded
+from saga_engine.errors import BadRequest, DeadlineExceeded, NotAllowed
 from saga_engine.journal import ExclusiveDenied, SagaStarted, StepStarted
 from saga_engine.journals import open_journal
 from transactions import Kind, RetryPolicy
@@ -322,6 +322,42 @@ def test_S32_while_an_undo_holds_the_right_nobody_else_gets_it(new_engine, resol
     assert status(engine, ONE) is SagaStatus.COMPENSATING
     assert resolve(saga, TWO, on=engine).status == "reschedule"
     assert len(world.of("a")) == 1
+
+
+@pytest.mark.parametrize("undo", [[DONE], [LATER, LATER, DONE]], ids=["at once", "later"])
+def test_S32_an_order_that_undoes_what_it_excludes_does_not_wait_for_itself(new_engine, resolve, world, clock, undo):
+    purchase = exclusive_saga(
+        world.step("a", undo=list(undo)), name="Purchase", key=lambda self, request: request["asset"]
+    )
+    cancel = exclusive_saga(
+        world.step("tell", kind=Kind.READ_ONLY),
+        name="Cancel",
+        undoes=purchase,
+        undoes_key=lambda self, request: request["asset"],
+    )
+    engine = new_engine(sagas=[purchase, cancel])
+    resolve(purchase, ONE, on=engine)
+    told = resolve(cancel, TWO, on=engine)
+    for _ in range(5):
+        clock.advance(600)
+        engine.recover()
+    assert world.undone == ["a"] * len(undo)
+    assert engine.get("Purchase:AS-1").status is SagaStatus.COMPENSATED
+    assert status(engine, TWO, "Cancel") is SagaStatus.COMPLETED
+    assert told.status in ("success", "reschedule")
+
+
+def test_S32_an_undo_that_waits_for_the_right_is_told_apart_from_an_execution_that_can_be_cancelled(
+    new_engine, resolve, world
+):
+    saga = exclusive_saga(world.step("a", by_id(PR_1=[DONE], PR_2=[LATER, DONE])))
+    engine = new_engine(sagas=[saga])
+    resolve(saga, ONE, on=engine)
+    resolve(saga, TWO, on=engine)
+    engine.undo("Order:PR-1")
+    assert status(engine, ONE) in (SagaStatus.COMPENSATING, SagaStatus.COMPLETED)
+    with pytest.raises(NotAllowed, match=r"undone|COMPENSATING"):
+        engine.undo("Order:PR-1")
 
 
 def test_S15_a_new_generation_takes_the_right_anew(new_engine, resolve, world):

@@ -470,8 +470,7 @@ def test_S24_should_execute_has_no_time_out(resolve, engine):
 
 @plain_drivers
 def test_S24_with_too_many_abandoned_attempts_a_step_with_a_time_out_is_not_begun(new_engine, resolve, vendor):
-    engine = new_engine()
-    engine._threads.abandoned_max = 1
+    engine = new_engine(abandoned_max=1)
     resolve(saga_of(Buy(vendor)), on=engine)
     other = Buy(vendor)
     told = saga_of(other, name="Other").make(engine=engine).resolve({"id": "PR-1"})
@@ -647,13 +646,6 @@ class Hung(Buy):
     on_unknown = "compensate"
 
 
-def holding(engine: Any, held_max_s: float) -> Any:
-    """Let steps of the engine keep their leases so long."""
-    for driver in (engine._sync, engine._async):
-        driver._watchdog._held_max_s = held_max_s
-    return engine
-
-
 @contextmanager
 def driven(saga: Any, engine: Any, driver: str) -> Iterator[Any]:
     """Deliver the request in another thread, whose answer is waited for at the end."""
@@ -668,7 +660,7 @@ def test_S24_a_step_without_a_time_out_that_hangs_loses_its_lease_and_leaves_a_l
     journal, new_engine, driver, vendor, caplog
 ):
     saga = saga_of(Hung(vendor))
-    hanging, other = holding(new_engine(), SHORT_S), new_engine(sagas=[saga])
+    hanging, other = new_engine(held_max_s=SHORT_S), new_engine(sagas=[saga])
     with driven(saga, hanging, driver) as answer:
         until(lambda: journal.header(SAGA_ID) is not None and not journal.is_held(journal.header(SAGA_ID)))
         (logged,) = errors_in(caplog)
@@ -686,7 +678,7 @@ def test_S24_a_step_without_a_time_out_that_hangs_loses_its_lease_and_leaves_a_l
 
 @plain_drivers
 def test_S24_the_watchdog_leaves_steps_alone_that_are_not_at_it_for_long(new_engine, resolve, caplog):
-    engine = holding(new_engine(), LONG_S)
+    engine = new_engine(held_max_s=LONG_S)
     resolve(saga_of(*((name, lambda request: True, lambda request: DONE) for name in "abc")), on=engine)
     assert engine._sync._watchdog._watched == engine._async._watchdog._watched == {}
     assert errors_in(caplog) == []
@@ -874,6 +866,27 @@ def test_S30_the_last_of_several_branches_to_return_gives_the_lease_of_a_cancell
     assert len(ends) == 1
     assert [entry.step for entry in entries_of(engine, StepCompleted)] == ["a"]
     assert [entry.step for entry in entries_of(engine, StepFailed)] == ["b"]
+    assert len(entries_of(engine, DriveInterrupted)) == 1
+
+
+@pytest.mark.parametrize("timeout_s", [None, LONG_S])
+@pytest.mark.parametrize("middleware", ["plain", "async"])
+def test_S30_a_cancelled_handler_cancels_its_async_step_in_a_plain_middleware(engine, vendor, timeout_s, middleware):
+    """And that on a loop that goes on: nothing else ends the step."""
+    around = [*middleware_of("plain"), *middleware_of(middleware)]
+    saga = saga_of(AsyncBuy(vendor, timeout_s=timeout_s), middlewares=lambda self, request: around)
+
+    async def scenario() -> None:
+        handler = asyncio.ensure_future(saga.make(engine=engine).aresolve({"id": "PR-1"}))
+        await asyncio.to_thread(vendor.reached.wait, 30)
+        handler.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handler
+        await asyncio.to_thread(until, lambda: engine.get(SAGA_ID).held_by is None)
+
+    asyncio.run(scenario())
+    assert vendor.cancelled == 1
+    assert entries_of(engine, StepFailed) == []
     assert len(entries_of(engine, DriveInterrupted)) == 1
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,14 +38,14 @@ from simulation_world import (
 from saga_engine import Engine, Saga, SagaStatus
 from saga_engine.calls import Call, Result
 from saga_engine.drive import Append, Drive, Perform, Sleep
-from saga_engine.errors import EngineSignal, LeaseLost, LimitReached, NotAllowed, StepTimedOut
+from saga_engine.errors import EngineSignal, LeaseLost, LimitReached, NotAllowed, StepTimedOut, UnknownExecution
 from saga_engine.journal import AppendResult, Commit, Committed, Entry, Header, Response, encode_entries
 from saga_engine.journals.memory import MemoryJournal
 
 __all__ = ["Execution", "Simulation", "run_seed"]
 
 #: How much happens in a storm, and within how many rounds all must be at rest after it.
-STORM_TICKS_MAX = 140
+STORM_TICKS_MAX = 100
 ROUNDS_MAX = 120
 TICKS_PER_ROUND_MAX = 2_000
 #: How often executions look again for a right while nothing else happens, before that counts as rest.
@@ -55,6 +56,10 @@ PROCESSES = 2
 
 _silent = logging.getLogger("simulation")
 _silent.setLevel(logging.CRITICAL + 1)
+
+
+#: Names the key that two branches set differently.
+_CONFLICT = re.compile(r"context\.state\[['\"](.+?)['\"]\] to different")
 
 
 class Crash(BaseException):
@@ -78,6 +83,7 @@ class Execution:
     requests: int = 1
     eid: int | None = None
     helped: int = 0
+    is_ended: bool = False
     parked: dict[str, str] = field(default_factory=dict)
 
 
@@ -169,6 +175,8 @@ class Simulation:
         if not self.is_calm_seed:
             for _ in range(20 + self.dice.below(STORM_TICKS_MAX)):
                 self._storm()
+                if self._is_over() and self.dice.chance(0.2):
+                    break
         self.world.is_stormy = False
         self._come_to_rest(self._deliver_and_wait)
         self._come_to_rest(self._help)
@@ -178,6 +186,10 @@ class Simulation:
             self._come_to_rest(self._help)
         for execution in self.executions * 2:
             self._deliver(execution)
+
+    def _is_over(self) -> bool:
+        """Tell whether there is little left that could happen."""
+        return not self.lives and not self.stragglers and all(execution.is_ended for execution in self.executions)
 
     # --- the storm ---
 
@@ -570,9 +582,12 @@ class Simulation:
             return False
         if header.status is SagaStatus.PARKED:
             for step, cause in sorted(execution.parked.items()):
-                if "to different values" in cause:
-                    self._edit(execution, "everybody's")
-                self._resolve_parked(execution, step)
+                conflict = _CONFLICT.search(cause)
+                if conflict is None:
+                    self._resolve_parked(execution, step)
+                else:
+                    self._edit(execution, conflict[1])
+                    self._resume(execution, step, True)
             return True
         execution.helped += 1
         if execution.helped <= SIGNALS_MAX:
@@ -587,7 +602,7 @@ class Simulation:
         self.acting = None
         try:
             say()
-        except (NotAllowed, LimitReached) as error:
+        except (NotAllowed, LimitReached, UnknownExecution) as error:
             refusal = str(error)
         self.world.log.append(Commanded(execution.number, command, step, is_forced, refusal))
         return not refusal
@@ -607,9 +622,11 @@ class Simulation:
     def _cancel(self, execution: Execution) -> None:
         self._command(execution, "cancel", "", False, lambda: self.engine.cancel(execution.saga_id, "changed my mind"))
 
-    def _resume(self, execution: Execution) -> None:
+    def _resume_any(self, execution: Execution) -> None:
         step = self.dice.pick([None, *execution.parked, *execution.script.leaves])
-        is_forced = self.dice.chance(0.5)
+        self._resume(execution, step, self.dice.chance(0.5))
+
+    def _resume(self, execution: Execution, step: str | None, is_forced: bool) -> None:
         self._command(
             execution, "resume", step or "", is_forced,
             lambda: self.engine.resume(execution.saga_id, step, force=is_forced),
@@ -642,7 +659,8 @@ class Simulation:
                 return
 
     def _resolve(self, execution: Execution, step: str, outcome: Any) -> bool:
-        parent, _, name = step.rpartition("/")
+        """Say how a parked step stands; by the id of its child saga, or by its full name."""
+        parent, _, name = step.rpartition("/") if self.dice.chance(0.5) else ("", "", step)
         where, name = (f"{execution.saga_id}/{parent}", name) if parent else (execution.saga_id, step)
         return self._command(
             execution, f"resolve {outcome}", step, False,
@@ -679,7 +697,7 @@ _WEATHER: tuple[Callable[[Simulation], None], ...] = (
 _COMMANDS: tuple[Callable[[Simulation, Execution], None], ...] = (
     *(Simulation._signal_any,) * 5,
     Simulation._cancel,
-    *(Simulation._resume,) * 2,
+    *(Simulation._resume_any,) * 2,
     *(Simulation._skip,) * 2,
     *(Simulation._resolve_any,) * 3,
     Simulation._edit_any,
@@ -722,6 +740,7 @@ class SimulatedJournal(MemoryJournal):
         assert live is not None, "only drives append"
         execution, entries = live.execution, msgspec.json.decode(encode_entries(commit.entries))
         execution.eid = result.eid
+        execution.is_ended = entries[-1]["entry"] == "SagaEnded"
         for entry in entries:
             if entry["entry"] == "StepParked":
                 execution.parked[entry["step"]] = entry["cause"]

@@ -141,6 +141,7 @@ class Book:
         self.undoing: dict[str, str] = {}
         self.undone: Counter[str] = Counter()
         self.late: set[str] = set()
+        self.lates: Counter[str] = Counter()
         self.parked: set[str] = set()
         self.retry_at: dict[str, float] = {}
         self.back: dict[str, Any] | None = None
@@ -153,7 +154,7 @@ class Book:
         self.data: dict[str, dict[str, Any]] = defaultdict(dict)
         self.edits: dict[str, Any] = {}
         self.waiting: dict[str, str] = {}
-        self.signals: list[tuple[str, Any]] = []
+        self.signals: list[tuple[str, Any, float]] = []
         self.received: dict[str, Any] = {}
         self.due_at: dict[str, float] = {}
         self.unasked: Counter[str] = Counter()
@@ -214,12 +215,19 @@ class Book:
         """List what would be undone if it failed now, or is still to be undone."""
         if self.end not in (None, "COMPLETED") or (self.end is None and self.back is None and self._is_beyond_return()):
             return []
-        running = {step for step, operation in self.in_flight if operation == "execute" and self._has_effect(step)}
-        failing = self.failing if self.back is not None else self.failing | running
-        owed = (self.owed | set(self.undoing) if self.back is not None else self.owed | running) - self.parked
+        running = {step for step, operation in self.in_flight if operation == "execute"}
+        owed = self.owed | set(self.undoing) | {step for step in running if self._has_effect(step)}
+        failing = self.failing | running | self._named
+        owed -= self.parked
         if self.end == "COMPLETED" or self.is_ordered:
             owed = {step for step in owed if self.leaves[step].has_undo or step in self.undoing}
         return sorted(owed, key=lambda step: self._rank(step, failing))
+
+    @property
+    def _named(self) -> set[str]:
+        """The step because of which it turned back."""
+        back = self.back or {}
+        return {back["step"]} if back.get("cause") in ("failed", "interrupted") and "step" in back else set()
 
     def _is_beyond_return(self) -> bool:
         return not self.is_ordered and (self.is_pivot_done or self.is_pivot_uncertain)
@@ -231,7 +239,8 @@ class Book:
         owner = (self.number, step, "compensate" if is_undo else "execute")
         assert self.owners.setdefault(call.key, owner) == owner, f"two operations share a key: {call}"
         self.keys[step, owner[2]].add(call.key)
-        assert len(self.keys[step, owner[2]]) <= self.undone[step] + 1, f"the key is not stable: {call}"
+        keys_max = self.undone[step] + self.lates[step] + 1
+        assert len(self.keys[step, owner[2]]) <= keys_max, f"the key is not stable: {call}"
         if call.operation != "should_execute":
             self.called[step, call.operation] += 1
             is_begun = self.called[step, call.operation] <= self.begun[step, call.operation]
@@ -445,17 +454,18 @@ class Book:
             self.started.append(step)
         self.failing.discard(step)
         self.waiting[step] = self.leaves[step].signal or ""
+        self.due_at[step] = entry.get("due_at", float("inf"))
         self._match_signals()
 
     def _SignalReceived(self, entry: dict[str, Any], step: str) -> None:
-        self.signals.append((entry["name"], entry["payload"]))
+        self.signals.append((entry["name"], entry["payload"], entry["at"]))
         self._match_signals()
 
     def _match_signals(self) -> None:
         """Give each kept signal to the first step that waits for it."""
         for signal in list(self.signals):
-            name, payload = signal
-            step = next((n for n in self.leaves if self.waiting.get(n) == name), None)
+            name, payload, sent_at = signal
+            step = next((n for n in self.leaves if self.waiting.get(n) == name and self._is_in_time(n, sent_at)), None)
             if step is None:
                 continue
             self.signals.remove(signal)
@@ -463,6 +473,10 @@ class Book:
             if self.leaves[step].signal is not None:
                 self._complete(step)
                 self.received[step] = payload
+
+    def _is_in_time(self, step: str, sent_at: float) -> bool:
+        """Tell whether a `WaitFor` may take a signal that was sent at that time; other waits take any."""
+        return self.leaves[step].signal is None or sent_at < self.due_at[step]
 
     def _SignalMissed(self, entry: dict[str, Any], step: str) -> None:
         assert step in self.waiting, f"missed although it came: {entry}"
@@ -524,6 +538,7 @@ class Book:
             self.back = None
             self.undoing.pop(step, None)
             self.failing.discard(step)
+            self.unknown.discard(step)
 
     def _is_not_lost_yet(self, step: str) -> bool:
         """Tell whether S10 lets the step run again: it is the only failure, and nothing else speaks against it."""
@@ -571,7 +586,7 @@ class Book:
 
     def _StateEdited(self, entry: dict[str, Any], step: str) -> None:
         if self.end is None:
-            self.edits.update({key: value for key, value in entry["changes"].items() if key != "everybody's"})
+            self.edits.update({key: value for key, value in entry["changes"].items() if key.startswith("edit ")})
 
     def _UndoOrdered(self, entry: dict[str, Any], step: str) -> None:
         if self.end == "COMPLETED":
@@ -584,10 +599,12 @@ class Book:
         self.failing.discard(step)
         self.unknown.discard(step)
         self.retry_at.pop(step, None)
+        self.waiting.pop(step, None)
         if entry["outcome"] == "done":
             if self._has_effect(step):
                 self.owed.add(step)
-            self._complete(step)
+            self.over.add(step)
+            self.completed.add(step)
             return
         self.owed.discard(step)
         if entry["outcome"] == "undone":
@@ -597,7 +614,8 @@ class Book:
     def _StepResumed(self, entry: dict[str, Any], step: str) -> None:
         if self.end is None:
             self.parked.discard(step)
-            self.failing.discard(step)
+            if step not in self.undoing:
+                self.failing.discard(step)
             self.retry_at.pop(step, None)
             self.retry_at.pop(f"undo {step}", None)
 
@@ -616,6 +634,7 @@ class Book:
         self.data[step].update(entry["changes"])
 
     def _LateEffectFound(self, entry: dict[str, Any], step: str) -> None:
+        self.lates[step] += 1
         is_gone = step in self.undoing or self.undone[step] or step in self.undone_by_hand
         if (step in self.over and not is_gone) or not self._has_effect(step):
             return
@@ -625,6 +644,7 @@ class Book:
         self.owed.add(step)
         if self.undone[step] or step in self.undone_by_hand:
             self.failing.add(step)
+            self.completed.discard(step)
         if self.end is not None and self.back is not None:
             self.end = None
 

@@ -308,8 +308,8 @@ class SimulatedStep(BackgroundTransaction):
         context = self._called("compensate", request)
         world, key = self._world, context.execute_key
         way = world.dice.pick(_COMPENSATED) if world.is_stormy and world.dice.chance(world.trouble) else "done"
-        if way == "decline" and world.vendor.has(key):
-            way = "done"  # the step is honest: there is something to undo
+        if (way == "decline" and world.vendor.has(key)) or (way == "reschedule" and key in world.vendor.gone):
+            way = "done"  # the step is honest: there is something to undo, or it is undone already
         if way in ("done", "raise after", "fail"):
             world.vendor.delete(context.idempotency_key, key)
         self._gives("compensate", way, key)
