@@ -44,6 +44,9 @@ __all__ = ["SIGNALS_MAX", "Corrections", "Place", "Preview"]
 #: How many signals an execution keeps that no step has awaited yet.
 SIGNALS_MAX = 1_000
 
+#: How long a note, a reason or a name may be.
+TEXT_CHARS_MAX = 4_000
+
 _RESUMABLE = (Phase.RETRYING, Phase.SUSPENDED, Phase.UNDO_RETRYING, Phase.UNDO_SUSPENDED)
 _UNKNOWN = (Phase.RUNNING, Phase.INTERRUPTED, Phase.RETRYING, Phase.FAILED)
 
@@ -195,6 +198,8 @@ class Corrections(ABC):
             )
         if found.phase is Phase.RUNNING and self.journal.is_held(header):
             raise NotAllowed(f"{saga_id}: step {step!r} is running now: wait for its end")
+        if found.is_probing and self.journal.is_held(header):
+            raise NotAllowed(f"{saga_id}: what step {step!r} did is being looked at now: wait for the answer")
         _refuse_unless_safe(saga_id, now_state, name, force, "skip")
         changes = encode_json(dict(state or {}), "state", now_state.policy.payload_bytes_max)
         entry = StepSkippedByHand(at=self._clock.now(), step=name, changes=changes, note=note, who=who, is_forced=force)
@@ -268,6 +273,8 @@ class Corrections(ABC):
             NotAllowed: it ended, or somebody drives it now: a step that runs would write over the edit.
             NotJSON: a value is not JSON.
         """
+        if isinstance(remove, str):
+            raise BadRequest(f"remove is the text {remove!r}: give a list of keys")
         if self._place(saga_id).child:
             raise NotAllowed(f"{saga_id} is a child: edit the execution that it is part of")
         header, state, _ = self._standing(saga_id)
@@ -335,7 +342,11 @@ class Corrections(ABC):
 
 
 def _refuse_nonsense(entry: Entry) -> None:
-    """Refuse an entry that nobody could read back: it would make the execution unreadable."""
+    """Refuse an entry that nobody could read back, which would make the execution unreadable, and endless texts."""
+    for name in ("note", "who", "reason"):
+        text = getattr(entry, name, "")
+        if isinstance(text, str) and len(text) > TEXT_CHARS_MAX:
+            raise BadRequest(f"{name} has {len(text)} characters: give at most {TEXT_CHARS_MAX}")
     try:
         decode_entries(encode_entries((entry,)))
     except (CorruptJournal, TypeError) as error:

@@ -21,7 +21,7 @@ from saga_engine.background import Background, check_worker_arguments, path_of
 from saga_engine.clock import Clock, SystemClock
 from saga_engine.codec import decode_json, encode_json
 from saga_engine.corrections import Corrections, Place
-from saga_engine.decider import State, answer, full_id, is_early, replay
+from saga_engine.decider import Phase, State, answer, full_id, is_early, replay
 from saga_engine.documents import Documents, Source
 from saga_engine.drive import Budget, Drive, Position
 from saga_engine.drivers import AsyncDriver, SyncDriver
@@ -506,7 +506,7 @@ class Engine(Corrections, Background):
         if is_idle or state.plan.mode == "select":
             return None
         saga = self._find(state)()
-        services = self._services_for(saga, as_record(header, state))
+        services = self._services_for(saga, header, state)
         position = Position(secrets.token_hex(8), header.eid, loaded.seq, header.epoch)
         resumed = DriveResumed(at=self._clock.now(), drive=position.drive)
         return self._take(saga, header, state, loaded, position, state.request, resumed, services, budget)
@@ -521,10 +521,10 @@ class Engine(Corrections, Background):
         except UnknownSaga as error:
             raise _Stuck(str(error)) from error
 
-    def _services_for(self, saga: Saga, record: SagaRecord) -> Services:
+    def _services_for(self, saga: Saga, header: Header, state: State) -> Services:
         if self._services.are_given:
             return self._services
-        given = saga.services(record)
+        given = saga.services(as_record(header, state))
         if given is None and path_of(type(saga)) in self._started_bare:
             return self._services
         if given is None:
@@ -616,7 +616,7 @@ class Engine(Corrections, Background):
     def _child_place(self, saga_id: str, header: Header, child: str) -> Place:
         state = self._replayed(header)
         members = state.shape.members.get(child, ()) if child in state.shape.scopes else ()
-        if not any(state.steps[name].order or state.steps[name].phase.is_over for name in members):
+        if all(state.steps[name].phase is Phase.PENDING for name in members):
             raise UnknownExecution(f"no child saga {saga_id!r} was started: see saga show {header.saga_id}")
         return Place(header, child)
 

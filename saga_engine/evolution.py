@@ -233,7 +233,7 @@ def _on_wait_elapsed(state: State, entry: Any) -> dict[str, Any]:
 
 
 def _on_saga_suspended(state: State, entry: Any) -> dict[str, Any]:
-    status = SagaStatus.COMPENSATING if state.turned_back else SagaStatus.SUSPENDED
+    status = SagaStatus.COMPENSATING if state.turned_back or state.undo else SagaStatus.SUSPENDED
     return {"status": status, "is_released": True, "due_at": entry.due_at, "told": entry.told}
 
 
@@ -407,6 +407,8 @@ def _on_probe_started(state: State, entry: Any) -> dict[str, Any]:
 
 def _on_step_probed(state: State, entry: Any) -> dict[str, Any]:
     step = state.steps[entry.step]
+    if step.phase not in (Phase.INTERRUPTED, Phase.RETRYING, Phase.FAILED):  # somebody dealt with it meanwhile
+        return {"steps": _with(state, entry.step, is_probing=False)}
     change: dict[str, Any] = {"is_probing": False, "answer": entry.answer}
     if entry.answer is ProbeAnswer.NOT_DONE:
         change["may_have_effect"] = False
@@ -416,7 +418,6 @@ def _on_step_probed(state: State, entry: Any) -> dict[str, Any]:
         effect = not _is_read_only(state, entry.step)
         change.update(phase=Phase.COMPLETED, may_have_effect=effect, finished_at=entry.at, error=None)
     recoveries = 0 if entry.answer is ProbeAnswer.DONE else state.recoveries
-    assert step.phase in (Phase.INTERRUPTED, Phase.RETRYING, Phase.FAILED), "only an unknown outcome is probed"
     return {"steps": _with(state, entry.step, **change), "recoveries": recoveries, **_carry(state, entry)}
 
 
@@ -469,7 +470,10 @@ def _on_compensation_declined(state: State, entry: Any) -> dict[str, Any]:
     else:
         late = state.steps[entry.step].late_undone
         outcome: dict[str, Any] = {"phase": Phase.FAILED, "may_have_effect": False}
-        steps = _with(state, entry.step, finished_at=entry.at, **(outcome if late is None else _failed_again(late)))
+        # Its key may have reached the other side: another undo, of a late effect, must have another one (J10).
+        undone = state.steps[entry.step].undone + 1
+        change = outcome if late is None else _failed_again(late)
+        steps = _with(state, entry.step, undone=undone, finished_at=entry.at, **change)
     return {"steps": steps, "recoveries": 0, **_carry(state, entry)}
 
 
@@ -549,7 +553,7 @@ def _on_parked_step_resolved(state: State, entry: Any) -> dict[str, Any]:
     step = state.steps.get(entry.step)
     if step is None or step.phase is not Phase.PARKED or state.status.is_ended:
         return {}
-    resolution = _resolution(entry, state.shape.steps[entry.step].signal is not None)
+    resolution = _resolution(entry, step, state.shape.steps[entry.step].signal is not None)
     return {"steps": _with(state, entry.step, **_UNPARKED, **resolution), **_set_going(state)}
 
 
@@ -570,15 +574,16 @@ def _set_going(state: State) -> dict[str, Any]:
     }
 
 
-def _resolution(entry: ParkedStepResolved, is_waiting_for_signal: bool) -> dict[str, Any]:
+def _resolution(entry: ParkedStepResolved, step: StepState, is_waiting_for_signal: bool) -> dict[str, Any]:
     if entry.outcome == "done":
         return {"phase": Phase.COMPLETED, "may_have_effect": True, "finished_at": entry.at}
     if entry.outcome == "not_done" and is_waiting_for_signal:
         return {"phase": Phase.PENDING}
     if entry.outcome == "not_done":
         return {"phase": Phase.INTERRUPTED, "may_have_effect": False, "answer": ProbeAnswer.NOT_DONE}
-    undone = {"may_have_effect": False, "undo_error": None, "response": None, "finished_at": entry.at}
-    return {"phase": Phase.UNDONE, **undone}
+    undone = step.undone + (1 if step.undo_attempts else 0)  # see _on_compensation_declined
+    resolved = {"may_have_effect": False, "undo_error": None, "response": None, "finished_at": entry.at}
+    return {"phase": Phase.UNDONE, "undone": undone, **resolved}
 
 
 def _on_step_resumed(state: State, entry: Any) -> dict[str, Any]:
@@ -613,7 +618,7 @@ def _resumed(phase: Phase) -> Phase | None:
 def _on_step_skipped_by_hand(state: State, entry: Any) -> dict[str, Any]:
     step = state.steps.get(entry.step)
     is_too_late = state.status.is_ended or state.turned_back is not None
-    if step is None or is_too_late or step.phase.is_over or step.phase is Phase.RUNNING:
+    if step is None or is_too_late or step.phase.is_over or step.phase is Phase.RUNNING or step.is_probing:
         return {}
     if not all(state.steps[need].phase.is_over for need in state.shape.steps[entry.step].needs):
         return {}  # what follows it would start before what is ahead of it is over

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,21 +17,30 @@ from saga_engine.journal import (
     DriveResumed,
     Entry,
     ErrorRecord,
+    ExclusiveDenied,
+    LateEffectFound,
     ParkedStepResolved,
     ProbeStarted,
     RequestDelivered,
+    SignalAwaited,
+    SignalMissed,
     SignalReceived,
     SkipAnswered,
+    StateEdited,
     StepCompensated,
     StepCompleted,
     StepFailed,
     StepParked,
     StepProbed,
+    StepResumed,
     StepSkipped,
+    StepSkippedByHand,
     StepStarted,
     StepSuspended,
     TakenOver,
+    UndoOrdered,
 )
+from saga_engine.state import Phase
 from saga_engine.timeline import Timeline
 
 __all__ = ["clock_time", "date_time", "duration", "one_line", "sentence"]

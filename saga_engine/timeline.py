@@ -13,22 +13,30 @@ from saga_engine.journal import (
     CompensationSuspended,
     DriveInterrupted,
     Entry,
+    ParkedStepResolved,
+    SignalAwaited,
+    SignalMissed,
+    SignalReceived,
     SkipAnswered,
     StepCompensated,
     StepCompleted,
     StepFailed,
     StepProbed,
+    StepSkippedByHand,
     StepStarted,
     StepStatus,
     StepSuspended,
     TakenOver,
 )
 from saga_engine.record import error_text
-from saga_engine.state import State, StepState
+from saga_engine.state import Phase, State, StepState
+from saga_engine.tree import Line, lines_of
 
 __all__ = ["Row", "Timeline"]
 
-_EXECUTE_ENDS = (StepCompleted, StepFailed, StepProbed, StepSuspended, SkipAnswered)
+_EXECUTE_ENDS = (SignalMissed, SkipAnswered, StepCompleted, StepFailed, StepProbed, StepSuspended)
+#: What may end a step's wait, or declare the step over, without an attempt that ends.
+_MAY_END = (ParkedStepResolved, SignalAwaited, SignalReceived, StepSkippedByHand)
 _UNDO_ENDS = (CompensationDeclined, CompensationFailed, CompensationSuspended, StepCompensated)
 
 
@@ -54,27 +62,33 @@ class _Span:
 
 @dataclass(frozen=True)
 class Row:
-    """One step in a timeline; times in seconds.
+    """One step in a timeline, or the heading of a child saga; times in seconds.
 
     Attributes:
+        step: the step's name in the plan, or the child's path.
+        label: its own name, behind what draws its place among branches and children.
+        status: None for the heading of a child.
         began_after_s: from the start of the execution to the step's first attempt; None if it never started.
         took_s: from its first attempt to the end of the last one, waits included; up to now while one is under way.
         undo_took_s: the same for its undo; None if there was none.
         error: the last error of `execute` or, if the undo fails, of `compensate`.
         due_at: when it goes on by itself, in Unix seconds.
+        signal: the signal that it waits for.
     """
 
     step: str
-    status: StepStatus
-    attempts: int
-    began_after_s: float | None
-    took_s: float | None
-    undo_attempts: int
-    undo_took_s: float | None
-    error: str | None
-    cause: str | None
-    next_action: str | None
-    due_at: float | None
+    label: str
+    status: StepStatus | None
+    attempts: int = 0
+    began_after_s: float | None = None
+    took_s: float | None = None
+    undo_attempts: int = 0
+    undo_took_s: float | None = None
+    error: str | None = None
+    cause: str | None = None
+    next_action: str | None = None
+    due_at: float | None = None
+    signal: str | None = None
 
 
 class Timeline:
@@ -105,32 +119,49 @@ class Timeline:
         """Give the same for its undo."""
         return self._undos[step].seconds(now) or 0.0
 
-    def rows(self, now: float) -> list[Row]:
-        """Give all steps in the order of the plan.
+    def rows(self, now: float, child: str = "") -> list[Row]:
+        """Give all steps in the order of the plan, each child saga's below a heading of its own.
 
         Args:
             now: Unix seconds, up to which steps that are under way are measured.
+            child: the path of a child saga, to give only what is in it.
         """
-        return [self._row(name, step, now) for name, step in self.state.steps.items()]
+        lines = lines_of(self.state.shape, child)
+        return [self._heading(line, now) if line.members else self._row(line, now) for line in lines]
 
-    def _row(self, name: str, step: StepState, now: float) -> Row:
-        began_at = self._executes[name].began_at
+    def _row(self, line: Line, now: float) -> Row:
+        step: StepState = self.state.steps[line.name]
         return Row(
-            step=name,
+            step=line.name,
+            label=line.label,
             status=step.phase.status,
             attempts=step.attempts,
-            began_after_s=None if began_at is None else max(0.0, began_at - self.state.started_at),
-            took_s=self._executes[name].seconds(now),
+            began_after_s=self._after(self._executes[line.name].began_at),
+            took_s=self._executes[line.name].seconds(now),
             undo_attempts=step.undo_attempts,
-            undo_took_s=self._undos[name].seconds(now),
+            undo_took_s=self._undos[line.name].seconds(now),
             error=error_text(step),
             cause=step.cause,
             next_action=step.next_action,
             due_at=step.due_at or step.retry_at,
+            signal=step.signal if step.phase is Phase.SUSPENDED else None,
         )
 
+    def _heading(self, line: Line, now: float) -> Row:
+        """Tell of a child saga when its first step began, and how long it took to the end of its last one."""
+        spans = [span for name in line.members if (span := self._executes[name]).began_at is not None]
+        if not spans:
+            return Row(line.name, line.label, None)
+        began_at = min(span.began_at for span in spans if span.began_at is not None)
+        ended_at = max(now if span.ended_at is None else span.ended_at for span in spans)
+        took_s = max(0.0, ended_at - began_at)
+        return Row(line.name, line.label, None, began_after_s=self._after(began_at), took_s=took_s)
+
+    def _after(self, began_at: float | None) -> float | None:
+        return None if began_at is None else max(0.0, began_at - self.state.started_at)
+
     def _note(self, entry: Entry) -> None:
-        if isinstance(entry, StepStarted):
+        if isinstance(entry, (SignalAwaited, StepStarted)):
             self._executes[entry.step].begin(entry.at)
         elif isinstance(entry, CompensationStarted):
             self._undos[entry.step].begin(entry.at)
@@ -140,6 +171,14 @@ class Timeline:
             self._undos[entry.step].end(entry.at)
         elif isinstance(entry, (DriveInterrupted, TakenOver)):
             self._stop_all(entry.at)
+        if isinstance(entry, _MAY_END):
+            self._stop_what_is_over(entry.at)
+
+    def _stop_what_is_over(self, at: float) -> None:
+        for name, span in self._executes.items():
+            is_under_way = span.began_at is not None and span.ended_at is None
+            if is_under_way and self.state.steps[name].phase.is_over:
+                span.end(at)
 
     def _stop_all(self, at: float) -> None:
         """End what was under way when its drive was stopped: it is not running any more."""

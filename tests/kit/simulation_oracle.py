@@ -135,7 +135,9 @@ class Book:
         self.completed: set[str] = set()
         #: The steps that may have left something to undo.
         self.owed: set[str] = set()
-        #: Those of them of which nobody can tell whether they did.
+        #: The steps that failed or were interrupted, and are to be tried again.
+        self.trying: set[str] = set()
+        #: Those that owe something of which nobody can tell whether they did it.
         self.unknown: set[str] = set()
         self.failing: set[str] = set()
         self.undoing: dict[str, str] = {}
@@ -218,7 +220,10 @@ class Book:
         running = {step for step, operation in self.in_flight if operation == "execute"}
         owed = self.owed | set(self.undoing) | {step for step in running if self._has_effect(step)}
         failing = self.failing | running | self._named
-        owed -= self.parked
+        if self.back is not None:
+            owed -= self.parked
+        elif self.end is None:
+            failing |= self.trying
         if self.end == "COMPLETED" or self.is_ordered:
             owed = {step for step in owed if self.leaves[step].has_undo or step in self.undoing}
         return sorted(owed, key=lambda step: self._rank(step, failing))
@@ -347,8 +352,9 @@ class Book:
             del self.waiting[name]
 
     def _TakenOver(self, entry: dict[str, Any], step: str) -> None:
-        for name, operation in self.in_flight:
-            if operation == "execute" and self._has_effect(name):
+        for name in [step for step, operation in self.in_flight if operation == "execute"]:
+            self.trying.add(name)
+            if self._has_effect(name):
                 self.owed.add(name)
                 self.unknown.add(name)
         self.in_flight.clear()
@@ -365,6 +371,7 @@ class Book:
             self.started.append(step)
         assert entry["attempt"] == self.begun[step, "execute"] + self.unasked[step], f"attempts do not count up: {entry}"
         self.failing.discard(step)
+        self.trying.discard(step)
         self.retry_at.pop(step, None)
         self.waiting.pop(step, None)
 
@@ -396,12 +403,14 @@ class Book:
         self.over.add(step)
         self.completed.add(step)
         self.failing.discard(step)
+        self.trying.discard(step)
         self.unknown.discard(step)
         self.waiting.pop(step, None)
 
     def _SkipAnswered(self, entry: dict[str, Any], step: str) -> None:
         self.over.add(step)
         self.unknown.discard(step)
+        self.trying.discard(step)
         if step in self.owed:
             self.completed.add(step)
         room = self.lay.room[step]
@@ -412,6 +421,7 @@ class Book:
         if entry.get("has_effect", True) and self._has_effect(step):
             self.owed.add(step)
         self.unknown.discard(step)
+        self.trying.discard(step)
         self.retry_at.pop(step, None)
         self.due_at[step] = entry.get("due_at", float("inf"))
         if "signal" in entry:
@@ -431,6 +441,7 @@ class Book:
             self.unknown.discard(step)
         if "retry_at" in entry:
             self.retry_at[step] = entry["retry_at"]
+            self.trying.add(step)
         else:
             self.failing.add(step)
 
@@ -600,6 +611,9 @@ class Book:
         self.unknown.discard(step)
         self.retry_at.pop(step, None)
         self.waiting.pop(step, None)
+        self.trying.discard(step)
+        if entry["outcome"] == "not_done":
+            self.trying.add(step)
         if entry["outcome"] == "done":
             if self._has_effect(step):
                 self.owed.add(step)
@@ -625,6 +639,7 @@ class Book:
             return
         self.parked.discard(step)
         self.failing.discard(step)
+        self.trying.discard(step)
         self.unknown.discard(step)
         self.waiting.pop(step, None)
         self.over.add(step)

@@ -1,0 +1,76 @@
+"""What simulations came across: counts by kind, so that none of them can silently become trivial."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from simulation_world import Commanded, Died, Event, Interrupted, Late, LeaseTaken, Previewed, Written
+
+__all__ = ["FLOORS", "count", "missing"]
+
+#: How often each kind occurs at the very least in 500 seeds; on average it is four times as often, or more.
+FLOORS: dict[str, int] = {}
+
+_PARKED_FOR = (
+    "no undo",
+    "compensate failed",
+    "recoveries_max",
+    "reschedules_max",
+    "attempts_max",
+    "compensation_deadline_s",
+    "interrupted, and its outcome is unknown",
+    "given up behind the pivot",
+    "the pivot's outcome is unknown",
+    "to different values",
+)
+_DETAILS = {"SagaSuspended": "cause", "CompensationBegun": "cause", "SagaEnded": "status", "StepProbed": "answer"}
+
+
+def count(log: Iterable[Event]) -> Counter[str]:
+    """Count the kinds of event in the log of one world."""
+    found: Counter[str] = Counter()
+    recovering: set[int] = set()
+    ended: set[int] = set()
+    for event in log:
+        if isinstance(event, Written):
+            _count_written(found, event, recovering, ended)
+        elif isinstance(event, Died):
+            found[f"died {event.where}"] += 1
+            found["died during a recovery"] += bool(recovering)
+            recovering.clear()
+        elif isinstance(event, Commanded):
+            found[f"{event.command} {'refused' if event.refusal else 'taken'}"] += 1
+        elif isinstance(event, Late):
+            found["late effect" if event.is_reported else "late effect nobody told of"] += 1
+        elif isinstance(event, Previewed):
+            found["preview of several undos"] += len(event.undos) > 1
+        elif isinstance(event, (LeaseTaken, Interrupted)):
+            found["lease taken" if isinstance(event, LeaseTaken) else "interrupted"] += 1
+    return found
+
+
+def _count_written(found: Counter[str], commit: Written, recovering: set[int], ended: set[int]) -> None:
+    execution = commit.execution
+    if commit.entries[0]["entry"] == "TakenOver":
+        recovering.add(execution)
+    if commit.is_release:
+        recovering.discard(execution)
+    for entry in commit.entries:
+        name = entry["entry"]
+        found[name] += 1
+        if name in _DETAILS:
+            found[f"{name} {entry[_DETAILS[name]]}"] += 1
+        elif name == "StepParked":
+            found.update(f"parked: {cause}" for cause in _PARKED_FOR if cause in entry["cause"])
+        elif name == "LateEffectFound" and execution in ended:
+            found["late effect after the end"] += 1
+        elif name == "CompensationBegun" and execution in ended:
+            found["undone after the end"] += 1
+        if name == "SagaEnded":
+            ended.add(execution)
+
+
+def missing(found: Counter[str]) -> dict[str, int]:
+    """Give the kinds that occurred too rarely in 500 seeds, with how often they did."""
+    return {kind: found[kind] for kind, floor in FLOORS.items() if found[kind] < floor}
