@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Raw
 from msgspec.structs import replace
 
+from saga_engine.errors import CorruptJournal
 from saga_engine.journal import (
     CancelRequested,
     CompensationBegun,
@@ -82,13 +83,23 @@ UNDO_UNDER_WAY = (
 
 
 def replay(entries: Iterator[Entry] | tuple[Entry, ...]) -> State:
-    """Fold the entries of one execution, of which the first is its `SagaStarted`."""
+    """Fold the entries of one execution, of which the first is its `SagaStarted`.
+
+    Raises:
+        CorruptJournal: they do not begin so, or one of them names a step that the plan does not have.
+    """
     iterator = iter(entries)
-    first = next(iterator)
-    assert isinstance(first, SagaStarted), "the first entry of an execution is SagaStarted"
+    first = next(iterator, None)
+    if not isinstance(first, SagaStarted):
+        raise CorruptJournal("an execution does not begin with SagaStarted: restore the journal from a backup")
     state = start(first)
-    for entry in iterator:
-        state = evolve(state, entry)
+    try:
+        for entry in iterator:
+            state = evolve(state, entry)
+    except KeyError as missing:
+        raise CorruptJournal(
+            f"an entry names {missing}, which its execution does not have: restore the journal from a backup"
+        ) from missing
     return state
 
 

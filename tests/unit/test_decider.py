@@ -28,6 +28,7 @@ from saga_engine.decider import (
     replay,
 )
 from saga_engine.decider import Probe as Probing
+from saga_engine.errors import CorruptJournal
 from saga_engine.journal import (
     ABSENT,
     CancelRequested,
@@ -806,3 +807,12 @@ def test_S15_only_the_engines_own_waits_are_not_shortened_by_a_delivery() -> Non
 
 def test_a_later_generation_is_named_by_its_number() -> None:
     assert (full_id("S:1", 1), full_id("S:1", 2)) == ("S:1", "S:1#2")
+
+
+def test_S28_entries_that_make_no_sense_are_told_to_be_damaged():
+    with pytest.raises(CorruptJournal, match="does not begin with SagaStarted"):
+        replay((ran("a"),))
+    started = start_entry(Plan((PlanStep("a"),)), Policy())
+    for nonsense in (ran("unknown"), started):
+        with pytest.raises(CorruptJournal, match="which its execution does not have"):
+            replay((started, nonsense))
