@@ -22,7 +22,7 @@ import structlog
 from connect.eaas.core.responses import BackgroundResponse
 
 from middleware import is_async
-from saga_engine.context import SagaContext, _current
+from saga_engine.context import _current
 from saga_engine.plan import Step
 
 __all__ = ["Bridge", "Call", "Result"]
@@ -34,7 +34,7 @@ _Tokens = tuple[Token[Any], ...]
 
 
 def _bound_by_structlog() -> tuple[ContextVar[Any], ...]:
-    """Give the variables that structlog's loggers look at: to find them by name at each call costs more than the call."""
+    """Give the variables that structlog's loggers look at; to find them by name at each call would take long."""
     tokens = structlog.contextvars.bind_contextvars(saga_id=None, step=None, attempt=None)
     structlog.contextvars.reset_contextvars(**tokens)
     return tuple(token.var for token in tokens.values())

@@ -1,4 +1,4 @@
-"""What every command of `saga` shares: options, exit codes, the line that tells an error, and how a signal stops it."""
+"""What every command of `saga` shares: options, exit codes, the engine, errors in a line, and how a signal stops it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 import msgspec
 
-from saga_engine.engine import DEFAULT_JOURNAL_URL
+from saga_engine.engine import DEFAULT_JOURNAL_URL, Engine
 from saga_engine.errors import (
+    BadExport,
     BadJournalURL,
     BadRequest,
     EngineSignal,
@@ -27,9 +29,12 @@ from saga_engine.errors import (
     UnknownExecution,
     UnknownSaga,
 )
-from saga_engine.journal import SagaStatus
+from saga_engine.journal import Entry, SagaStatus
+from saga_engine.journals.sqlite_file import path_of
 from saga_engine.narration import one_line
 from saga_engine.record import SagaRecord
+from saga_engine.saga import Saga
+from saga_engine.terminal import LiveProgress, NoProgress, PlainProgress
 
 __all__ = [
     "EPILOG",
@@ -41,12 +46,15 @@ __all__ = [
     "EXIT_UNDONE",
     "Stopped",
     "exit_code_of",
+    "opened",
+    "print_json",
     "shared",
 ]
 
 EXIT_DONE, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_UNDONE, EXIT_PARKED, EXIT_LATER = 0, 1, 2, 3, 4, 5
 
 _BAD_INPUT = (
+    BadExport,
     BadJournalURL,
     BadRequest,
     LimitReached,
@@ -171,3 +179,34 @@ def shared(function: Callable[..., int]) -> Callable[..., None]:
     as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON; errors are JSON on standard error.")
     debug = click.option("--debug", "is_debug", is_flag=True, help="Show the traceback of an error.")
     return journal(as_json(debug(_reported(function))))
+
+
+@contextmanager
+def opened(
+    url: str, is_json: bool, *, is_live: bool = False, must_exist: bool = False, sagas: Sequence[type[Saga]] = ()
+) -> Iterator[tuple[Engine, NoProgress]]:
+    """Open an engine on the journal, with whatever shows its progress."""
+    if must_exist:
+        _refuse_missing(url)
+    kind = NoProgress if is_json else (LiveProgress if is_live and sys.stdout.isatty() else PlainProgress)
+
+    def history(saga_id: str) -> list[Entry]:
+        return engine.history(saga_id)
+
+    progress = kind(history)
+    with Engine(url, sagas=sagas, observer=progress.observe) as engine:
+        yield engine, progress
+
+
+def _refuse_missing(url: str) -> None:
+    """Refuse a journal that is not there: looking for something must not leave an empty file behind."""
+    if url.startswith("sqlite:") and not Path(path_of(url)).exists():
+        raise BadJournalURL(
+            f"there is no journal at {path_of(url)}: name one with --journal or SAGA_JOURNAL_URL, "
+            "or begin one with saga run"
+        )
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))

@@ -97,7 +97,8 @@ class SagaContext:
         Blocks until the commit is on disk. In an `async` step use `await context.asave()`.
 
         Raises:
-            NotAllowed: in `should_execute`, which is asked before anything is journaled.
+            NotAllowed: in `should_execute`, which is asked before anything is journaled; or in an `async` step of a
+                group, while another commit is under way.
             AttemptAbandoned: the attempt timed out, and was given up.
         """
         if self._save is None or self.operation == "should_execute":

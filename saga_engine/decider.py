@@ -247,7 +247,8 @@ def _given_up_forward(state: State) -> Park | None:
                 name, f"given up behind the pivot: {_message(step.error)}", "find out why it fails", "saga resume"
             )
     if state.conflict is not None and not _phases(state) & Phase.PARKED.bit:
-        last = max(state.steps, key=lambda name: state.steps[name].finished_at or 0.0)
+        branched = (name for name, planned in state.shape.steps.items() if planned.scope)
+        last = max(branched, key=lambda name: (state.steps[name].finished_at or 0.0, state.steps[name].order))
         return _park(last, state.conflict, "set the key with saga edit")
     return None
 

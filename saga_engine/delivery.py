@@ -1,8 +1,10 @@
-"""Deliveries from the command line: a saga by its name, a request from a file, services from the saga itself."""
+"""What commands are given: sagas by their names, JSON from files, and deliveries with the saga's own services."""
 
 from __future__ import annotations
 
 import copy
+import importlib
+import inspect
 import sys
 import time
 from collections.abc import Mapping
@@ -13,14 +15,14 @@ import msgspec
 from connect.eaas.core.responses import BackgroundResponse
 
 from saga_engine.engine import Engine, find_saga
-from saga_engine.errors import BadDefinition, BadRequest, UnknownExecution
+from saga_engine.errors import BadDefinition, BadRequest, UnknownExecution, UnknownSaga
 from saga_engine.journal import SagaStatus
 from saga_engine.narration import clock_time
 from saga_engine.record import SagaRecord
 from saga_engine.saga import Saga, Services
 from saga_engine.terminal import NoProgress
 
-__all__ = ["Delivery", "import_saga", "read_request", "search_here"]
+__all__ = ["Delivery", "import_saga", "import_sagas", "read_json", "read_object", "read_request", "search_here"]
 
 #: How often `run --wait` looks again, in seconds: at an execution that another process holds, and at one that waits
 #: for nothing but a delivery or a signal.
@@ -89,24 +91,69 @@ def import_saga(target: str) -> type[Saga]:
     return find_saga(target)
 
 
-def read_request(name: str) -> dict[str, Any]:
-    """Read a request from a JSON file, or from standard input if the name is "-".
+def import_sagas(target: str) -> list[type[Saga]]:
+    """Import a saga by MODULE:CLASS, or all sagas in the namespace of a MODULE.
 
     Raises:
-        BadRequest: there is no such file, or it does not hold a JSON object.
+        UnknownSaga: there is none, or the module cannot be imported.
     """
-    where = "standard input" if name == "-" else name
+    search_here()
+    if ":" in target:
+        return [find_saga(target)]
+    try:
+        module = importlib.import_module(target)
+    except Exception as error:  # an import runs foreign code, which may raise anything
+        raise UnknownSaga(f"{target!r} cannot be imported ({error}): write module:Saga, or module") from error
+    found = {value: None for value in vars(module).values() if _is_saga(value)}
+    if not found:
+        raise UnknownSaga(f"{target!r} has no sagas: name a module that has, or write module:Saga")
+    return list(found)
+
+
+def _is_saga(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Saga) and not inspect.isabstract(value)
+
+
+def read_json(name: str) -> Any:
+    """Read JSON from a file, or from standard input if the name is "-".
+
+    Raises:
+        BadRequest: there is no such file, or it does not hold JSON.
+    """
+    where = _where(name)
     try:
         body = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise BadRequest(f"{where}: {error.strerror}: name a JSON file, or - for standard input") from error
     try:
-        request: Any = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"{where} is not JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise BadRequest(f"{where} holds a {type(request).__name__}: give the request, a JSON object")
-    return request
+
+
+def read_object(name: str, meant: str) -> dict[str, Any]:
+    """Read a JSON object from a file, or from standard input if the name is "-".
+
+    Args:
+        name: the file.
+        meant: what to give, for messages.
+
+    Raises:
+        BadRequest: there is no such file, or it does not hold a JSON object.
+    """
+    value = read_json(name)
+    if not isinstance(value, dict):
+        raise BadRequest(f"{_where(name)} holds a {type(value).__name__}: {meant}")
+    return value
+
+
+def read_request(name: str) -> dict[str, Any]:
+    """Read a request, see `read_object`."""
+    return read_object(name, "give the request, a JSON object")
+
+
+def _where(name: str) -> str:
+    return "standard input" if name == "-" else name
 
 
 def _services(saga: type[Saga], record: SagaRecord) -> Services:

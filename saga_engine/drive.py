@@ -13,6 +13,7 @@ What the drive itself guarantees:
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
@@ -50,6 +51,7 @@ from saga_engine.errors import (
     JournalError,
     LeaseLost,
     LimitReached,
+    NotAllowed,
     NotJSON,
     SagaCancelled,
     StepInterrupted,
@@ -197,7 +199,8 @@ class Drive:
         self._budget = budget
         self._append = append
         self._on_commit = on_commit
-        self._lock = threading.RLock()  # a step may save from its own thread while others are in flight
+        # Whoever has the turn may change the drive: its loop, save while calls are in flight; then a step that saves.
+        self._turn = threading.Lock()
         self._buffer: list[Entry] = list(first)
         self._drained: tuple[int, ...] = ()
         self.state = _fold(before, self._buffer)
@@ -217,25 +220,38 @@ class Drive:
 
     def save(self, step: str) -> None:
         """Commit what the step changed so far; `context.save()`. `step` is its name in the plan."""
-        with self._lock:
-            carried = self._carried(self.state.shape.steps[step].scope)
-            if not carried:
-                return
-            entries_max = self.state.policy.entries_max
-            if self.state.entries - self.state.entries_forgiven > entries_max:
-                raise LimitReached(f"entries_max ({entries_max}) reached: call context.save() less often")
-            self._apply(StateSaved(at=self._clock.now(), step=step, **carried))
-            try:
-                while not _exhaust(self._commit(), self._append):
-                    pass
-            except JournalError as error:
-                self._save_error = error
-                raise
+        if not self._turn.acquire(blocking=False):
+            if _is_on_event_loop():  # which the commit that is under way may need to come to its end
+                raise NotAllowed("context.save() in an async step of a group: write await context.asave()")
+            self._turn.acquire()
+        try:
+            self._save(step)
+        finally:
+            self._turn.release()
+
+    def _save(self, step: str) -> None:
+        carried = self._carried(self.state.shape.steps[step].scope)
+        if not carried:
+            return
+        entries_max = self.state.policy.entries_max
+        if self.state.entries - self.state.entries_forgiven > entries_max:
+            raise LimitReached(f"entries_max ({entries_max}) reached: call context.save() less often")
+        self._apply(StateSaved(at=self._clock.now(), step=step, **carried))
+        try:
+            while not _exhaust(self._commit(), self._append):
+                pass
+        except JournalError as error:
+            self._save_error = error
+            raise
 
     # --- the loop ---
 
     def run(self) -> Generator[Effect, Any, Response]:
         """Carry the execution on; returns what to answer."""
+        with self._turn:
+            return (yield from self._run())
+
+    def _run(self) -> Generator[Effect, Any, Response]:
         while True:
             # What is released is decided: a time that passes now is for whoever takes it up.
             wait = None if self.state.is_released else self._decide()
@@ -250,7 +266,7 @@ class Drive:
                     yield from self._perform(self._take_begun())
             elif self._in_flight:
                 if not self._must_commit_first() or (yield from self._commit()):
-                    yield from self._await_calls()
+                    yield from self._perform(())
             else:
                 assert wait is not None, "an execution that is neither over nor in flight waits for something"
                 yield from self._wait(wait)
@@ -321,7 +337,7 @@ class Drive:
         """Give the calls that are to be started: those whose beginning is durable, and the questions."""
         begun, self._begun = self._begun, []
         questions, self._questions = self._questions, []
-        return (*(self._call_of(action) for action in begun), *questions)
+        return (*map(self._call_of, begun), *questions)
 
     def _call_of(self, action: Action) -> Call:
         if isinstance(action, Execute):
@@ -349,26 +365,34 @@ class Drive:
         self._in_flight[call] = action
         return call
 
-    def _perform(self, calls: tuple[Call, ...], until: float | None = None) -> Generator[Effect, Any, int]:
-        """Start calls, take in what finished, and give how many that were."""
+    def _perform(self, calls: tuple[Call, ...]) -> Generator[Effect, Any, None]:
+        """Start calls, and take in what finished; wait no longer than until something else can go on beside them."""
+        until = wakes_at(self.state) if self.state.scopes and not self._is_spent() else None
         self._is_under_way = True
-        finished = yield Perform(calls, until)
+        finished = yield from self._away(Perform(calls, until))
         for call, result in finished:
-            self.absorb(call, result)
-        return len(finished)
-
-    def _await_calls(self) -> Generator[Effect, Any, None]:
-        """Wait for what is in flight; no longer than until something else can go on beside it."""
-        until = None if self._is_spent() else wakes_at(self.state)
-        if not (yield from self._perform((), until)) and until is not None:
+            self._absorb(call, result)
+        if not finished and until is not None:
             self._apply(WaitElapsed(at=max(until, self._clock.now())))
 
+    def _away(self, effect: Perform | Sleep) -> Generator[Effect, Any, Any]:
+        """Let steps that are in flight have the turn meanwhile."""
+        self._turn.release()
+        try:
+            return (yield effect)
+        finally:
+            self._turn.acquire()
+
     def absorb(self, call: Call, result: Result) -> None:
-        """Take in what a call gave.
+        """Take in what a call gave that came to its end after the loop had.
 
         Raises:
             JournalError: a `context.save()` in it could not be written: that is no failure of the step.
         """
+        with self._turn:
+            self._absorb(call, result)
+
+    def _absorb(self, call: Call, result: Result) -> None:
         if self._save_error is not None and result.error is self._save_error:
             raise self._save_error
         action = self._in_flight.pop(call)
@@ -407,7 +431,9 @@ class Drive:
 
     def late_effects(self) -> tuple[LateEffectFound, ...]:
         """Give what steps did whose outcomes were taken in but are not durable: for a drive that lost its lease."""
-        found = (self.late_effect_of(call, result) for call, result in self._undurable)
+        # The thread of an attempt that was given up leaves its effect itself, when it is there.
+        over = ((call, result) for call, result in self._undurable if not result.is_abandoned)
+        found = (self.late_effect_of(call, result) for call, result in over)
         return tuple(late for late in found if late is not None)
 
     def _carried_by(self, call: Call, result: Result) -> tuple[Result, Carried, str | None]:
@@ -466,7 +492,7 @@ class Drive:
         elif wait.cause == "retry" and wait.until is not None and self._budget.allows_wait(wait.until - now):
             if not self._buffer or (yield from self._commit()):
                 if wait.until > now:
-                    yield Sleep(wait.until - now)
+                    yield from self._away(Sleep(wait.until - now))
                 # The wait is over even if somebody set the clock back meanwhile.
                 self._apply(WaitElapsed(at=max(wait.until, self._clock.now())))
         else:
@@ -485,6 +511,10 @@ class Drive:
 
     def interruption(self, cause: str) -> Generator[Append, AppendResult, None]:
         """Give the lease back in the middle of whatever is in flight (S30); only while it is held."""
+        with self._turn:
+            yield from self._interruption(cause)
+
+    def _interruption(self, cause: str) -> Generator[Append, AppendResult, None]:
         self._in_flight.clear()
         self._questions.clear()
         interrupted = DriveInterrupted(at=self._clock.now(), cause=cause)
@@ -588,6 +618,14 @@ def _release_of(state: State) -> Release:
 
 def _undo_note(state: State) -> tuple[str, ...]:
     return (state.undo.note,) if state.undo is not None and state.undo.note else ()
+
+
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _cancel_reason(state: State) -> str:

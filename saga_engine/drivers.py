@@ -81,6 +81,7 @@ class SyncDriver(_Driver):
         try:
             return self._loop(drive, steps, calls)
         except BaseException as error:
+            steps.close()
             ending = Ending(drive, self._journal, error)
             if calls.own is not None:
                 ending.take(calls.own, None)
@@ -197,10 +198,12 @@ class AsyncDriver(_Driver):
         try:
             return await self._loop(drive, steps, calls)
         except GeneratorExit as error:  # the loop is gone with its tasks: nothing can be awaited any more
+            steps.close()
             ending = Ending(drive, self._journal, error)
             ending.begin(calls.hand_over(ending))
             raise
         except BaseException as error:
+            steps.close()
             if await self._end(drive, calls, error) and not isinstance(error, asyncio.CancelledError):
                 raise asyncio.CancelledError from error
             raise

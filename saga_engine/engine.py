@@ -431,9 +431,10 @@ class Engine(Corrections, Background):
     def _warn_about_mode(self, workflow: Workflow) -> None:
         """Warn once about lists that the seed framework would have read as alternatives."""
         kind = type(workflow.saga)
-        is_explicit = any("mode" in vars(base) for base in kind.__mro__ if base is not Saga)
-        if is_explicit or kind in _warned or asks(workflow) <= 1:
+        if asks(workflow) <= 1 or kind in _warned:
             return
+        if any("mode" in vars(base) for base in kind.__mro__ if base is not Saga):
+            return  # its author chose
         _warned.add(kind)
         self._log.warning(
             "several steps override should_execute and no mode is set: they all run, in order (mode = 'chain'); "

@@ -27,6 +27,7 @@ from saga_engine.journal import (
     ExclusiveDenied,
     LateEffectFound,
     ParkedStepResolved,
+    PlanStep,
     ProbeStarted,
     RequestDelivered,
     SagaEnded,
@@ -134,8 +135,10 @@ def evolve(state: State, entry: Entry) -> State:
 
 def has_passed_pivot(state: State) -> bool:
     """Tell whether the point of no return is behind the execution (S20)."""
-    pivot = state.shape.pivot
-    return pivot is not None and state.steps[pivot].phase is Phase.COMPLETED
+    if state.shape.pivot is None:
+        return False
+    pivot = state.steps[state.shape.pivot]
+    return pivot.phase is Phase.COMPLETED or (pivot.phase is Phase.PARKED and pivot.parked_from is Phase.COMPLETED)
 
 
 def is_pivot_uncertain(state: State) -> bool:
@@ -564,7 +567,7 @@ def _on_parked_step_resolved(state: State, entry: Any) -> dict[str, Any]:
     step = state.steps.get(entry.step)
     if step is None or step.phase is not Phase.PARKED or state.status.is_ended:
         return {}
-    resolution = _resolution(entry, step, state.shape.steps[entry.step].signal is not None)
+    resolution = _resolution(entry, step, state.shape.steps[entry.step])
     return {"steps": _with(state, entry.step, **_UNPARKED, **resolution), **_set_going(state)}
 
 
@@ -585,10 +588,11 @@ def _set_going(state: State) -> dict[str, Any]:
     }
 
 
-def _resolution(entry: ParkedStepResolved, step: StepState, is_waiting_for_signal: bool) -> dict[str, Any]:
+def _resolution(entry: ParkedStepResolved, step: StepState, planned: PlanStep) -> dict[str, Any]:
     if entry.outcome == "done":
-        return {"phase": Phase.COMPLETED, "may_have_effect": True, "finished_at": entry.at}
-    if entry.outcome == "not_done" and is_waiting_for_signal:
+        has_effect = planned.kind is not Kind.READ_ONLY
+        return {"phase": Phase.COMPLETED, "may_have_effect": has_effect, "finished_at": entry.at}
+    if entry.outcome == "not_done" and planned.signal is not None:
         return {"phase": Phase.PENDING}
     if entry.outcome == "not_done":
         return {"phase": Phase.INTERRUPTED, "may_have_effect": False, "answer": ProbeAnswer.NOT_DONE}
@@ -603,7 +607,7 @@ def _on_step_resumed(state: State, entry: Any) -> dict[str, Any]:
         return {}
     phase = step.parked_from if step.phase is Phase.PARKED and step.parked_from else step.phase
     resumed = _resumed(phase)
-    if state.shape.steps[entry.step].signal is not None:
+    if state.shape.steps[entry.step].signal is not None and phase is not Phase.COMPLETED:
         resumed = Phase.PENDING if step.phase is Phase.PARKED else None
     if resumed is None:
         return {}

@@ -15,10 +15,13 @@ from saga_engine.journal import (
     CompensationBegun,
     CompensationFailed,
     Entry,
+    LateEffectFound,
     SagaParked,
+    SignalMissed,
     StepFailed,
     StepParked,
     TakenOver,
+    UndoOrdered,
 )
 
 __all__ = ["OnceLogger", "StepLogger", "engine_logger", "log_entries", "mask", "mask_secrets", "step_logger"]
@@ -188,19 +191,38 @@ def engine_logger(logger: Any = None) -> Any:
             structlog.processors.format_exc_info,
             _render,
         ],
-        cache_logger_on_first_use=True,
-    )
+    ).bind()  # once: structlog would do it anew for each event
 
 
 _LEVELS: dict[type[Entry], int] = {
     StepFailed: logging.WARNING,
     CompensationFailed: logging.WARNING,
     CompensationBegun: logging.WARNING,
+    LateEffectFound: logging.WARNING,
+    SignalMissed: logging.WARNING,
     TakenOver: logging.WARNING,
+    UndoOrdered: logging.WARNING,
     StepParked: logging.ERROR,
     SagaParked: logging.ERROR,
 }
-_FIELDS = ("step", "attempt", "cause", "due_at", "retry_at", "status", "answer", "reason", "died", "name")
+_FIELDS = (
+    "step",
+    "attempt",
+    "cause",
+    "due_at",
+    "retry_at",
+    "status",
+    "answer",
+    "outcome",
+    "reason",
+    "note",
+    "who",
+    "is_forced",
+    "is_abandoned",
+    "by",
+    "died",
+    "name",
+)
 _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -223,7 +245,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name in _FIELDS:
         value = getattr(entry, name, None)
-        if value is not None:
+        if value is not None and value is not False and value != "":  # what an entry says by default is no news
             fields["signal" if name == "name" else name] = value.value if isinstance(value, Enum) else value
     error = getattr(entry, "error", None)
     if error is not None:

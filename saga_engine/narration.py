@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from saga_engine.errors import StepTimedOut
 from saga_engine.journal import (
     CancelRequested,
     CompensationBegun,
@@ -43,7 +45,7 @@ from saga_engine.journal import (
 from saga_engine.state import Phase
 from saga_engine.timeline import Timeline
 
-__all__ = ["clock_time", "date_time", "duration", "one_line", "sentence"]
+__all__ = ["clock_time", "date_time", "duration", "named_sentence", "notable", "one_line", "sentence"]
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 
@@ -101,6 +103,45 @@ def sentence(entry: Entry, timeline: Timeline) -> str | None:
     return None if tell is None else one_line(tell(entry, timeline))
 
 
+def notable(entries: Sequence[Entry]) -> list[tuple[float, str]]:
+    """Tell what befell an execution beside its steps: what people said, signals, takeovers, time-outs, late effects.
+
+    What repeats itself without anything else in between is told once.
+
+    Args:
+        entries: all entries of the execution.
+
+    Returns:
+        Moments, in Unix seconds, and what happened then.
+    """
+    timeline, told, last = Timeline(entries[:1]), [], ""
+    for entry in entries[1:]:
+        timeline.take([entry])
+        text = named_sentence(entry, timeline) if _is_notable(entry) else None
+        if text is not None and text != last:
+            last = text
+            told.append((entry.at, text))
+    return told
+
+
+def named_sentence(entry: Entry, timeline: Timeline) -> str | None:
+    """Tell what an entry means, and of which step, see `sentence`."""
+    text, step = sentence(entry, timeline), getattr(entry, "step", None)
+    if text is None or not step or isinstance(entry, CompensationBegun):
+        return text
+    return f"{one_line(step)}: {text}"
+
+
+def _is_notable(entry: Entry) -> bool:
+    if isinstance(entry, StepFailed):
+        return entry.is_abandoned or _is_timeout(entry.error)
+    return isinstance(entry, _NOTABLE)
+
+
+def _is_timeout(error: ErrorRecord) -> bool:
+    return error.type.rpartition(".")[2] == StepTimedOut.__name__
+
+
 def _error(error: ErrorRecord) -> str:
     return f"{error.type.rpartition('.')[2]}: {error.message}"
 
@@ -128,31 +169,109 @@ def _completed(entry: StepCompleted, timeline: Timeline) -> str:
 
 
 def _failed(entry: StepFailed, timeline: Timeline) -> str:
-    return f"failed after {_took(entry, timeline)}: {_error(entry.error)}{_again(entry.retry_at)}"
+    took = _took(entry, timeline)
+    failed = f"timed out after {took}" if _is_timeout(entry.error) else f"failed after {took}: {_error(entry.error)}"
+    abandoned = ", abandoned: it still runs, what it does will be a late effect" if entry.is_abandoned else ""
+    return f"{failed}{abandoned}{_again(entry.retry_at)}"
 
 
 def _suspended(entry: StepSuspended, _timeline: Timeline) -> str:
     waits_for = "the next delivery" if entry.signal is None else f"the signal {entry.signal!r} or the next delivery"
-    until = "" if entry.due_at is None else f", until {clock_time(entry.due_at)} at most"
-    return f"waits for {waits_for}{until}"
+    return f"waits for {waits_for}{_until(entry.due_at)}"
 
 
-def _turned_back(entry: CompensationBegun, _timeline: Timeline) -> str:
-    why = {"deadline": "its deadline passed", "cancelled": "it was cancelled", "interrupted": "it was interrupted"}
-    return f"turns back: {why.get(entry.cause, f'{entry.step} failed')}"
+def _until(due_at: float | None) -> str:
+    return "" if due_at is None else f", until {clock_time(due_at)} at most"
+
+
+def _awaited(entry: SignalAwaited, timeline: Timeline) -> str:
+    signal = timeline.state.shape.steps[entry.step].signal
+    if timeline.state.steps[entry.step].phase is not Phase.SUSPENDED:
+        return f"finds the signal {signal!r}, which had come before"
+    return f"waits for the signal {signal!r}{_until(entry.due_at)}"
+
+
+def _received(entry: SignalReceived, timeline: Timeline) -> str:
+    is_kept = any(signal is entry for signal in timeline.state.signals)
+    return f"gets the signal {entry.name!r}{', and keeps it until a step waits for it' if is_kept else ''}"
+
+
+def _missed(entry: SignalMissed, timeline: Timeline) -> str:
+    return f"the signal {timeline.state.shape.steps[entry.step].signal!r} did not come in time"
+
+
+def _denied(entry: ExclusiveDenied, timeline: Timeline) -> str:
+    right = timeline.state.plan.exclusive
+    name = "" if right is None else f" {right.name!r}"
+    does = "gives up" if right is not None and right.when_held == "refuse" else "waits"
+    return f"{does}: {entry.by} holds the exclusive right{name}"
+
+
+def _said(what: str, entry: Any) -> str:
+    """Tell what a person said, with who and why as far as that is known."""
+    who = f" by {entry.who}" if entry.who else ""
+    forced = " with force" if getattr(entry, "is_forced", False) else ""
+    why = getattr(entry, "reason", None) or getattr(entry, "note", None)
+    return f"{what}{who}{forced}{f': {why}' if why else ''}"
+
+
+def _edited(entry: StateEdited, _timeline: Timeline) -> str:
+    keys = ", ".join(json.loads(bytes(entry.changes)))
+    parts = [f"{keys} set" if keys else "", f"{', '.join(entry.removed)} removed" if entry.removed else ""]
+    return _said(f"its state is edited ({'; '.join(part for part in parts if part)})", entry)
+
+
+def _late(entry: LateEffectFound, _timeline: Timeline) -> str:
+    how = "" if entry.error is None else f" with {_error(entry.error)}"
+    return f"attempt {entry.attempt}, which had been given up, came to its end{how}"
+
+
+_WHY_BACK = {
+    "deadline": "its deadline passed",
+    "cancelled": "it was cancelled",
+    "interrupted": "it was interrupted",
+    "undo": "it is to be undone",
+}
+
+
+def _turned_back(entry: CompensationBegun, timeline: Timeline) -> str:
+    why = _WHY_BACK.get(entry.cause, f"{entry.step} failed")
+    if entry.cause == "conflict":
+        why = timeline.state.conflict or "branches changed the same thing differently"
+    return f"turns back: {why}"
 
 
 def _undo_failed(entry: CompensationFailed, _timeline: Timeline) -> str:
     return f"undo failed: {_error(entry.error)}{_again(entry.retry_at)}"
 
 
+#: What the steps of a timeline do not show.
+_NOTABLE = (
+    CancelRequested,
+    ExclusiveDenied,
+    LateEffectFound,
+    ParkedStepResolved,
+    SignalMissed,
+    SignalReceived,
+    StateEdited,
+    StepResumed,
+    StepSkippedByHand,
+    TakenOver,
+    UndoOrdered,
+)
+
 _SENTENCES: dict[type[Entry], Callable[[Any, Timeline], str]] = {
     RequestDelivered: lambda entry, timeline: "goes on with a delivery",
     DriveResumed: lambda entry, timeline: "goes on",
     TakenOver: lambda entry, timeline: f"is taken over{f' from {entry.died}' if entry.died else ''}",
     DriveInterrupted: lambda entry, timeline: "is interrupted",
-    SignalReceived: lambda entry, timeline: f"gets the signal {entry.name!r}",
-    CancelRequested: lambda entry, timeline: f"is cancelled: {entry.reason}",
+    ExclusiveDenied: _denied,
+    SignalAwaited: _awaited,
+    SignalReceived: _received,
+    SignalMissed: _missed,
+    CancelRequested: lambda entry, timeline: _said("is cancelled", entry),
+    UndoOrdered: lambda entry, timeline: _said("is ordered to be undone", entry),
+    StateEdited: _edited,
     CompensationBegun: _turned_back,
     StepSkipped: lambda entry, timeline: "skipped",
     StepStarted: lambda entry, timeline: f"running{_attempt(entry.attempt)}",
@@ -168,5 +287,8 @@ _SENTENCES: dict[type[Entry], Callable[[Any, Timeline], str]] = {
     CompensationFailed: _undo_failed,
     CompensationSuspended: lambda entry, timeline: f"undo goes on at {clock_time(entry.due_at)}",
     StepParked: lambda entry, timeline: f"parked: {entry.cause}",
-    ParkedStepResolved: lambda entry, timeline: f"resolved as {entry.outcome.replace('_', ' ')}: {entry.note}",
+    ParkedStepResolved: lambda entry, timeline: _said(f"resolved as {entry.outcome.replace('_', ' ')}", entry),
+    StepResumed: lambda entry, timeline: _said("resumed", entry),
+    StepSkippedByHand: lambda entry, timeline: _said("skipped", entry),
+    LateEffectFound: _late,
 }

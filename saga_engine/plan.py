@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from tenacity import stop_after_attempt, stop_never, wait_random_exponential
@@ -15,7 +16,7 @@ from saga_engine.layout import Layout, Level, Place, lay_out
 from saga_engine.logs import OnceLogger, step_logger
 from saga_engine.saga import CacheProvider, Saga, Services
 from saga_engine.services import Container, bind_config
-from saga_engine.services.container import Registration
+from saga_engine.services.container import Registration, wants_nothing
 from saga_engine.signals import WaitFor
 from saga_engine.undoing import Undo, UndoSaga
 from transactions import BackgroundTransaction, Kind, RetryPolicy
@@ -214,7 +215,7 @@ class _Build:
     """Builds steps, with one container for each saga and one set of middlewares for each scope.
 
     All that is built in one drive costs what a saga of a few quick steps costs; so what a step does not want is not
-    made for it: no scope of its own in the container, no logger.
+    made for it: no scope of its own in the container, no logger, not even the container.
     """
 
     def __init__(self, declared: _Declared) -> None:
@@ -225,9 +226,15 @@ class _Build:
         self._containers: dict[str, Container] = {}
         self._listed: dict[str, tuple[Any, ...]] = {}
         self._middlewares: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._variables: Container | None = None
         config = declared.services.config
-        self._logger = step_logger(declared.services.logger)
-        self._variables = bind_config(Container(), config, OnceLogger(self._logger)) if config else _no_variables()
+        if config:  # what is wrong with them is told even if no step wants any
+            self._variables = bind_config(Container(), config, OnceLogger(self._logger))
+
+    @cached_property
+    def _logger(self) -> Any:
+        """The logger of what belongs to no step."""
+        return step_logger(self._services.logger)
 
     def step(self, place: Place, scope: str) -> Step:
         """Build one step; what it needs and how it is retried is filled in later."""
@@ -262,6 +269,8 @@ class _Build:
                 raise InvalidTransaction(
                     f"{entry.__qualname__} is no transaction: derive it from BackgroundTransaction"
                 )
+            if not level.saga.providers and wants_nothing(entry):
+                return entry()  # only a provider binds a class
             return self._container(level).get_inside(entry, lambda: self._own_services(scope, context))
         if isinstance(entry, (list, set, frozenset)):
             raise InvalidTransaction(f"{entry!r} is no transaction: write Chain(...) or Parallel(...) for several")
@@ -280,6 +289,8 @@ class _Build:
         """Give a saga's own scope: variables outermost, then the core services, then what providers provide."""
         found = self._containers.get(level.path)
         if found is None:
+            if self._variables is None:
+                self._variables = Container().child(config={})
             found = self._containers[level.path] = self._variables.child(
                 client=self._services.client, logger=self._logger, request=self._documents.request(level.path)
             )
@@ -307,10 +318,6 @@ class _Build:
             return ()
         container = self._container(level).child(request=self._documents.request(scope))
         return [_build_middleware(container, entry) for entry in listed]
-
-
-def _no_variables() -> Container:
-    return Container().child(config={})
 
 
 def _cache() -> Registration:

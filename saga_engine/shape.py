@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -10,6 +11,9 @@ from saga_engine.journal import Plan, PlanScope, PlanStep
 from transactions import Kind
 
 __all__ = ["Group", "Shape", "shape_of"]
+
+#: How many shapes are kept: there are about as many as sagas times the lists that these give.
+_SHAPES_MAX = 1024
 
 
 class Group(Struct, frozen=True):
@@ -60,20 +64,25 @@ class Shape(Struct, frozen=True):
 
 
 def shape_of(plan: Plan) -> Shape:
-    """Work out the shape of a plan."""
-    names = [step.name for step in plan.steps]
-    pivot = next((step.name for step in plan.steps if step.kind is Kind.PIVOT), None)
-    scopes = {scope.id: scope for scope in plan.scopes}
-    members = _members(plan, scopes)
+    """Give the shape of a plan; executions with the same steps have the same one."""
+    return _shape_of(plan.steps, plan.scopes)
+
+
+@lru_cache(maxsize=_SHAPES_MAX)
+def _shape_of(steps: tuple[PlanStep, ...], plan_scopes: tuple[PlanScope, ...]) -> Shape:
+    names = [step.name for step in steps]
+    pivot = next((step.name for step in steps if step.kind is Kind.PIVOT), None)
+    scopes = {scope.id: scope for scope in plan_scopes}
+    members = _members(steps, scopes)
     return Shape(
-        steps={step.name: step for step in plan.steps},
+        steps={step.name: step for step in steps},
         pivot=pivot,
         after_pivot=frozenset(names[names.index(pivot) + 1 :]) if pivot is not None else frozenset(),
         scopes=scopes,
         groups=_groups(scopes, members),
         members=members,
-        timed=tuple(scope for scope in plan.scopes if scope.deadline_s is not None),
-        is_chain=all(step.needs == before for step, before in zip(plan.steps, _one_by_one(names), strict=False)),
+        timed=tuple(scope for scope in plan_scopes if scope.deadline_s is not None),
+        is_chain=all(step.needs == before for step, before in zip(steps, _one_by_one(names), strict=False)),
     )
 
 
@@ -82,9 +91,9 @@ def _one_by_one(names: list[str]) -> list[tuple[str, ...]]:
     return [(), *((name,) for name in names)]
 
 
-def _members(plan: Plan, scopes: Mapping[str, PlanScope]) -> Mapping[str, tuple[str, ...]]:
+def _members(steps: tuple[PlanStep, ...], scopes: Mapping[str, PlanScope]) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {scope: [] for scope in scopes}
-    for step in plan.steps:
+    for step in steps:
         scope = step.scope
         while scope:
             found[scope].append(step.name)

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console, RenderableType
@@ -16,11 +17,23 @@ from rich.text import Text
 
 from saga_engine.journal import Entry, SagaStatus, StepStatus, as_builtins
 from saga_engine.logs import mask
-from saga_engine.narration import clock_time, date_time, duration, one_line, sentence
-from saga_engine.record import SagaRecord
+from saga_engine.narration import clock_time, date_time, duration, named_sentence, notable, one_line
+from saga_engine.record import SagaRecord, StepRecord
 from saga_engine.timeline import Row, Timeline
 
-__all__ = ["LiveProgress", "NoProgress", "PlainProgress", "print_entries", "print_list", "print_timeline"]
+__all__ = [
+    "Listed",
+    "LiveProgress",
+    "NoProgress",
+    "PlainProgress",
+    "make_console",
+    "print_entries",
+    "print_list",
+    "print_timeline",
+    "print_tombstone",
+    "print_undos",
+    "status_text",
+]
 
 #: Columns of what is not a terminal: a pipe has no width, and what is read by a program must not be folded.
 _PIPE_COLUMNS = 100_000
@@ -38,10 +51,13 @@ _STYLES = {
     "SUSPENDED": "blue",
 }
 
+#: How many events are shown below the steps.
+_EVENTS_MAX = 30
+
 History = Callable[[str], Sequence[Entry]]
 
 
-def _console() -> Console:
+def make_console() -> Console:
     """Make a console for standard output as it is now."""
     columns = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
     return Console(highlight=False, markup=False, emoji=False, width=columns)
@@ -63,52 +79,85 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _status(status: SagaStatus | StepStatus) -> Text:
+def _label(row: Row) -> Text:
+    return Text(f"{row.lead}{one_line(row.label)}")
+
+
+def status_text(status: SagaStatus | StepStatus) -> Text:
     return Text(status.value, style=_STYLES[status.value])
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 
-def print_list(records: Iterable[SagaRecord]) -> None:
+@dataclass(frozen=True)
+class Listed:
+    """One line of the list: an execution, when it last changed (Unix seconds), and what else there is to say."""
+
+    saga_id: str
+    status: SagaStatus
+    updated_at: float
+    note: str
+
+
+def print_list(listed: Iterable[Listed]) -> None:
     """Print one line per execution."""
-    console = _console()
+    console = make_console()
     table = _table("SAGA ID", "STATUS", "UPDATED", "NOTES")
     table.columns[-1].no_wrap = True
     table.columns[-1].overflow = "ellipsis"
     now = time.time()
-    for record in records:
-        ago = f"{duration(max(0.0, now - record.updated_at))} ago"
-        table.add_row(Text(one_line(record.saga_id)), _status(record.status), ago, Text(_list_note(record)))
+    for each in listed:
+        ago = f"{duration(max(0.0, now - each.updated_at))} ago"
+        table.add_row(Text(one_line(each.saga_id)), status_text(each.status), ago, Text(one_line(each.note)))
     _print(console, table)
 
 
-def _list_note(record: SagaRecord) -> str:
-    notes = [
-        f"stuck: {record.stuck}" if record.stuck else "",
-        f"held by {record.held_by}" if record.held_by else "",
-        record.error or "",
-        f"due {clock_time(record.next_due_at)}" if record.next_due_at and not record.held_by else "",
-    ]
-    return one_line("; ".join(note for note in notes if note))
+def print_undos(undos: Iterable[tuple[str, str]]) -> None:
+    """Print what would be undone, first one first: steps, and how."""
+    table = _table("", "STEP", "NOTES")
+    for number, (step, how) in enumerate(undos, 1):
+        table.add_row(f"{number}.", Text(one_line(step)), Text(how))
+    _print(make_console(), table)
 
 
 # --- one execution ----------------------------------------------------------------------------------------------------
 
 
-def print_timeline(record: SagaRecord, timeline: Timeline) -> None:
-    """Print what became of each step of one execution, and how the whole stands."""
-    console = _console()
-    for line in _heading(record):
+def print_timeline(record: SagaRecord, entries: Sequence[Entry], child: str = "") -> None:
+    """Print how an execution stands, what became of each step, and what else befell it.
+
+    Args:
+        record: the execution, or the child saga.
+        entries: all entries of the execution.
+        child: the path of the child saga.
+    """
+    console, timeline = make_console(), Timeline(entries)
+    for line in (*_heading(record), *_waits(timeline)):
         console.print(line, soft_wrap=True)
     console.print()
-    _print(console, _steps_table(timeline, record.status))
+    _print(console, _steps_table(timeline, record, child))
+    events = notable(entries)
+    if events:
+        console.print()
+    for at, text in events[-_EVENTS_MAX:]:
+        console.print(Text(f"{date_time(at)}  {text}"), soft_wrap=True)
+    if len(events) > _EVENTS_MAX:
+        console.print(Text(f"These are the latest {_EVENTS_MAX} of {len(events)}; --entries shows all.", style="dim"))
+
+
+def print_tombstone(record: SagaRecord) -> None:
+    """Print what is left of a purged execution."""
+    console = make_console()
+    for line in _heading(record):
+        console.print(line, soft_wrap=True)
+    console.print(Text("purged: nothing else is left of it"))
 
 
 def _heading(record: SagaRecord) -> list[Text]:
     took = duration(max(0.0, record.updated_at - record.created_at))
     lines = [
-        Text.assemble((one_line(record.saga_id), "bold"), "  ", _status(record.status)),
+        Text.assemble((one_line(record.saga_id), "bold"), "  ", status_text(record.status)),
         Text(f"started {date_time(record.created_at)}, last change {date_time(record.updated_at)}, {took} later"),
     ]
     if record.response is not None:
@@ -125,30 +174,49 @@ def _heading(record: SagaRecord) -> list[Text]:
     return lines
 
 
-def _steps_table(timeline: Timeline, status: SagaStatus) -> Table:
+def _waits(timeline: Timeline) -> list[Text]:
+    """Tell which exclusive right the execution waits for."""
+    holder, right = timeline.state.denied_by, timeline.state.plan.exclusive
+    if holder is None or right is None or timeline.state.status is not SagaStatus.SUSPENDED:
+        return []
+    return [Text(one_line(f"waits for the exclusive right {right.name!r}, which {holder} holds"))]
+
+
+def _steps_table(timeline: Timeline, record: SagaRecord, child: str) -> Table:
     table = _table("STEP", "STATUS", "ATTEMPTS", "AFTER", "TOOK", "NOTES")
-    for row in timeline.rows(time.time()):
+    statuses = dict(_statuses_of_children(record.steps, child))
+    for row in timeline.rows(time.time(), child):
+        status = row.status or statuses.get(row.step)
         table.add_row(
-            Text(one_line(row.step)),
-            _status(row.status),
+            _label(row),
+            "" if status is None else status_text(status),
             str(row.attempts or ""),
             "" if row.began_after_s is None else duration(row.began_after_s),
             "" if row.took_s is None else duration(row.took_s),
-            Text("\n".join(_notes(row, status))),
+            Text("\n".join(_notes(row, record.status))),
         )
     return table
+
+
+def _statuses_of_children(steps: Iterable[StepRecord], child: str) -> Iterator[tuple[str, StepStatus]]:
+    for step in steps:
+        if step.steps:
+            path = f"{child}/{step.name}" if child else step.name
+            yield path, step.status
+            yield from _statuses_of_children(step.steps, path)
 
 
 def _notes(row: Row, status: SagaStatus) -> list[str]:
     notes = []
     if row.undo_took_s is not None:
+        words = {StepStatus.COMPENSATED: "undone in", StepStatus.COMPENSATING: "undoing for"}
+        word = words.get(row.status, "undo took") if row.status is not None else ""
         tries = f", {row.undo_attempts} attempts" if row.undo_attempts > 1 else ""
-        word = {StepStatus.COMPENSATED: "undone in", StepStatus.COMPENSATING: "undoing for"}.get(
-            row.status, "undo took"
-        )
         notes.append(f"{word} {duration(row.undo_took_s)}{tries}")
     if row.error:
         notes.append(one_line(row.error))
+    if row.signal is not None and not status.is_ended:
+        notes.append(f"waits for the signal {one_line(repr(row.signal))}")
     if row.status is StepStatus.PARKED:
         notes.append(f"cause: {one_line(row.cause or '')}")
         notes.append(f"next: {one_line(row.next_action or '')}")
@@ -165,7 +233,7 @@ def print_entries(entries: Sequence[Entry]) -> None:
         at, name = details.pop("at"), details.pop("entry")
         text = "  ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in details.items())
         table.add_row(date_time(at), name, Text(one_line(text)))
-    _print(_console(), table)
+    _print(make_console(), table)
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------
@@ -219,20 +287,18 @@ class PlainProgress(NoProgress):
 
     def tell(self, saga_id: str, entries: Sequence[Entry], timeline: Timeline) -> None:
         """Print a line for each entry that tells something new."""
-        console = _console()
+        console = make_console()
         if saga_id != self._told:
             self._told = saga_id
             console.print(Text(saga_id, style="bold"), soft_wrap=True)
         for entry in entries:
-            text = sentence(entry, timeline)
+            text = named_sentence(entry, timeline)
             if text is not None:
-                step = getattr(entry, "step", None)
-                named = f"{one_line(step)}: {text}" if step and not text.startswith("turns back") else text
-                console.print(Text(f"  {clock_time(entry.at)}  {named}"), soft_wrap=True)
+                console.print(Text(f"  {clock_time(entry.at)}  {text}"), soft_wrap=True)
 
     def waiting(self, why: str) -> None:
         """Print why."""
-        _console().print(Text(f"  {clock_time(time.time())}  {why}"), soft_wrap=True)
+        make_console().print(Text(f"  {clock_time(time.time())}  {why}"), soft_wrap=True)
 
 
 class LiveProgress(NoProgress):
@@ -241,7 +307,7 @@ class LiveProgress(NoProgress):
     def __init__(self, history: History) -> None:
         super().__init__(history)
         self._why = ""
-        self._live = Live(console=_console(), get_renderable=self._render, refresh_per_second=8)
+        self._live = Live(console=make_console(), get_renderable=self._render, refresh_per_second=8)
 
     def _render(self) -> RenderableType:
         table = _table("STEP", "STATUS", "ATTEMPTS", "TOOK", "NOTES")
@@ -249,7 +315,8 @@ class LiveProgress(NoProgress):
             for row in timeline.rows(time.time()):
                 took = "" if row.took_s is None else duration(row.took_s)
                 notes = Text("\n".join(_notes(row, timeline.state.status)))
-                table.add_row(Text(one_line(row.step)), _status(row.status), str(row.attempts or ""), took, notes)
+                status = "" if row.status is None else status_text(row.status)
+                table.add_row(_label(row), status, str(row.attempts or ""), took, notes)
         if not self._why:
             return table
         rows = Table.grid()

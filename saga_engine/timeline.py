@@ -66,7 +66,7 @@ class Row:
 
     Attributes:
         step: the step's name in the plan, or the child's path.
-        label: its own name, behind what draws its place among branches and children.
+        lead, label: its own name, and what is drawn before it to show its place among branches and children.
         status: None for the heading of a child.
         began_after_s: from the start of the execution to the step's first attempt; None if it never started.
         took_s: from its first attempt to the end of the last one, waits included; up to now while one is under way.
@@ -77,6 +77,7 @@ class Row:
     """
 
     step: str
+    lead: str
     label: str
     status: StepStatus | None
     attempts: int = 0
@@ -133,6 +134,7 @@ class Timeline:
         step: StepState = self.state.steps[line.name]
         return Row(
             step=line.name,
+            lead=line.lead,
             label=line.label,
             status=step.phase.status,
             attempts=step.attempts,
@@ -151,11 +153,11 @@ class Timeline:
         """Tell of a child saga when its first step began, and how long it took to the end of its last one."""
         spans = [span for name in line.members if (span := self._executes[name]).began_at is not None]
         if not spans:
-            return Row(line.name, line.label, None)
+            return Row(line.name, line.lead, line.label, None)
         began_at = min(span.began_at for span in spans if span.began_at is not None)
         ended_at = max(now if span.ended_at is None else span.ended_at for span in spans)
         took_s = max(0.0, ended_at - began_at)
-        return Row(line.name, line.label, None, began_after_s=self._after(began_at), took_s=took_s)
+        return Row(line.name, line.lead, line.label, None, began_after_s=self._after(began_at), took_s=took_s)
 
     def _after(self, began_at: float | None) -> float | None:
         return None if began_at is None else max(0.0, began_at - self.state.started_at)

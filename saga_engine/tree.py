@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saga_engine.shape import Shape
 
@@ -16,11 +16,13 @@ class Line:
 
     Attributes:
         name: the step's name in the plan or, of the heading of a child saga, the child's path.
-        label: its own name, behind what shows where it belongs.
+        lead: what is drawn before its name to show where it belongs.
+        label: its own name.
         members: of such a heading, the names of all steps below it; empty for a step.
     """
 
     name: str
+    lead: str
     label: str
     members: tuple[str, ...] = ()
 
@@ -39,7 +41,7 @@ def _lines(shape: Shape, scope: str, child: str) -> Iterator[Line]:
             continue
         inner = path[path.index(scope) + 1 :] if scope else path
         if not inner:
-            yield Line(name, _own_name(name, child))
+            yield Line(name, "", _own_name(name, child))
             continue
         found = shape.scopes[inner[0]]
         if found.group in drawn:
@@ -49,9 +51,9 @@ def _lines(shape: Shape, scope: str, child: str) -> Iterator[Line]:
 
 
 def _child(shape: Shape, path: str, parent: str) -> Iterator[Line]:
-    yield Line(path, _own_name(path, parent), shape.members[path])
+    yield Line(path, "", _own_name(path, parent), shape.members[path])
     for line in _lines(shape, path, path):
-        yield Line(line.name, f"  {line.label}", line.members)
+        yield replace(line, lead=f"  {line.lead}")
 
 
 def _group(shape: Shape, parent: str, number: int, child: str) -> Iterator[Line]:
@@ -60,7 +62,7 @@ def _group(shape: Shape, parent: str, number: int, child: str) -> Iterator[Line]
         is_last = branch == branches[-1]
         mark, rest = ("└ ", "  ") if is_last else ("├ ", "│ ")
         for line in _lines(shape, branch, child):
-            yield Line(line.name, f"{mark}{line.label}", line.members)
+            yield replace(line, lead=f"{mark}{line.lead}")
             mark = rest
 
 

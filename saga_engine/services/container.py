@@ -44,6 +44,7 @@ __all__ = [
     "InvalidClassType",
     "Key",
     "Registration",
+    "wants_nothing",
 ]
 
 T = TypeVar("T")
@@ -356,6 +357,11 @@ class Container:
         if parameter.builds is not None:
             return self._build(parameter.builds, chain)
         raise _unresolved(parameter, chain)
+
+
+def wants_nothing(cls: type) -> bool:
+    """Tell whether a container to which this class is not bound builds it by calling it without arguments."""
+    return _plan_of_unbound(cls) == ()
 
 
 def class_registration(key: Key, cls: type, scope: str, origin: str) -> Registration:

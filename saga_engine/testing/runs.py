@@ -11,7 +11,7 @@ from connect.eaas.core.responses import BackgroundResponse
 
 from saga_engine.calls import Call, Result
 from saga_engine.decider import replay
-from saga_engine.drive import Drive
+from saga_engine.drive import Drive, Perform
 from saga_engine.drivers import SyncDriver
 from saga_engine.engine import Engine
 from saga_engine.errors import BadRequest, BranchConflict, DeadlineExceeded, SagaError
@@ -189,8 +189,13 @@ class _RehearsalDriver(SyncDriver):
         with injected(drive.workflow, self.faults) as drive.workflow:
             return super().run(drive)
 
-    def _run(self, call: Call) -> Result:
-        result = super()._run(call)
+    def _perform(self, drive: Drive, effect: Perform, calls: Any) -> list[tuple[Call, Result]]:
+        finished = super()._perform(drive, effect, calls)
+        for call, result in finished:
+            self._note(call, result)
+        return finished
+
+    def _note(self, call: Call, result: Result) -> None:
         name = call.step.name
         if call.operation == "execute" and result.is_reached:
             self.executed[name] = None
@@ -198,7 +203,6 @@ class _RehearsalDriver(SyncDriver):
             self.errors.pop(name, None)
             if result.error is not None:
                 self.errors[name] = result.error
-        return result
 
 
 class _RehearsalEngine(Engine):

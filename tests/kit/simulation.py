@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from simulation_coverage import tell
 from simulation_oracle import judge
 from simulation_script import Dice, Script, draw_script
 from simulation_world import (
@@ -143,10 +144,10 @@ class Simulation:
         self.engine = Engine(
             self.journal, config={}, logger=_silent, clock=WorldClock(self.world),
             sagas=[execution.saga for execution in self.executions],
-            budget_s=240.0 if self.is_calm_seed else dice.pick((240.0, 240.0, 240.0, 0.0)),
+            budget_s=240.0 if self.is_calm_seed or dice.chance(0.85) else 0.0,
         )  # fmt: skip
         self.engine._sync = _Driver(self)  # type: ignore[assignment]  # it takes drives in, one piece at a time
-        self.crashes, self.losses = dice.pick((0.0, 0.01, 0.03, 0.08)), dice.pick((0.0, 0.0, 0.02))
+        self.crashes, self.losses = dice.pick((0.0, 0.02, 0.05, 0.1)), dice.pick((0.0, 0.03))
         self.lives: list[Live] = []
         self.stragglers: list[Straggler] = []
         self.process = 0
@@ -164,6 +165,11 @@ class Simulation:
             saga = saga_of_script(self.world, number, script)
             found.append(Execution(number, script, saga, f"S{number}:{self.seed}"))
         return found
+
+    @property
+    def scripts(self) -> list[Script]:
+        """What was drawn."""
+        return [execution.script for execution in self.executions]
 
     def run(self) -> None:
         """Let the storm rage, then bring everything to rest.
@@ -216,7 +222,10 @@ class Simulation:
 
     def _send_something(self) -> None:
         execution = self.dice.pick(self.executions)
-        if execution.eid is not None:
+        if execution.is_ended:
+            if self.dice.chance(0.3):
+                self.dice.pick((*_COMMANDS, *(Simulation._undo,) * 6))(self, execution)
+        elif execution.eid is not None:
             self.dice.pick(_COMMANDS)(self, execution)
 
     def _kill(self) -> None:
@@ -319,7 +328,7 @@ class Simulation:
 
     def _flight(self, call: Call) -> Flight:
         dice, now, timeout_s = self.dice, self.world.now, call.timeout_s
-        if not self.world.is_stormy or not dice.chance(0.12):
+        if not self.world.is_stormy or not dice.chance(0.2):
             return Flight(call, now)
         if timeout_s is None or dice.chance(0.3):
             return Flight(call, now + dice.pick((1.0, 10.0)))
@@ -356,7 +365,7 @@ class Simulation:
                 return
             self._go_on(live, result)
         elif isinstance(live.effect, Sleep):
-            self._maybe_die("sleep")
+            self._maybe_die("after sleep", 4)
             self._go_on(live, None)
         else:
             try:
@@ -437,7 +446,7 @@ class Simulation:
         is_new = len(self.world.vendor.created) > created
         if late is None:
             return
-        if self.world.is_stormy and self.dice.chance(self.crashes):
+        if self.world.is_stormy and self.crashes and self.dice.chance(0.25):
             self._forget(straggler, is_new)
             self._die("before reporting a late effect")
         else:
@@ -456,8 +465,8 @@ class Simulation:
 
     # --- dying ---
 
-    def _maybe_die(self, where: str) -> None:
-        if self.world.is_stormy and self.dice.chance(self.crashes):
+    def _maybe_die(self, where: str, weight: int = 1) -> None:
+        if self.world.is_stormy and self.dice.chance(self.crashes * weight):
             raise Crash(where)
 
     def _die(self, where: str) -> None:
@@ -623,7 +632,7 @@ class Simulation:
         self._command(execution, "cancel", "", False, lambda: self.engine.cancel(execution.saga_id, "changed my mind"))
 
     def _resume_any(self, execution: Execution) -> None:
-        step = self.dice.pick([None, *execution.parked, *execution.script.leaves])
+        step = self.dice.pick([None, None, None, *execution.parked, *execution.script.leaves])
         self._resume(execution, step, self.dice.chance(0.5))
 
     def _resume(self, execution: Execution, step: str | None, is_forced: bool) -> None:
@@ -692,16 +701,15 @@ _WEATHER: tuple[Callable[[Simulation], None], ...] = (
     Simulation._kill,
     Simulation._steal,
     Simulation._interrupt,
-    *(Simulation._straggle,) * 3,
+    *(Simulation._straggle,) * 6,
 )
 _COMMANDS: tuple[Callable[[Simulation, Execution], None], ...] = (
     *(Simulation._signal_any,) * 5,
     Simulation._cancel,
     *(Simulation._resume_any,) * 2,
-    *(Simulation._skip,) * 2,
+    Simulation._skip,
     *(Simulation._resolve_any,) * 3,
     Simulation._edit_any,
-    Simulation._undo,
     *(Simulation._preview,) * 3,
 )
 
@@ -767,8 +775,8 @@ def _called(call: Call) -> Result:
         return Result(error=_Overtaken(str(signal)))
 
 
-def run_seed(seed: int) -> Simulation:
-    """Simulate a seed and judge it.
+def run_seed(seed: int, told_to: list[str] | None = None) -> Simulation:
+    """Simulate a seed and judge it; its story goes to `told_to`.
 
     Raises:
         AssertionError: a rule does not hold; the text names the seed.
@@ -778,8 +786,12 @@ def run_seed(seed: int) -> Simulation:
         simulation.run()
         if simulation.broken is not None:
             raise simulation.broken
-        judge(simulation.world.log, [execution.script for execution in simulation.executions], simulation.world.vendor)
+        judge(simulation.world.log, simulation.scripts, simulation.world.vendor)
     except Exception as error:
         cause = simulation.broken or error
-        raise AssertionError(f"seed {seed}: {type(cause).__name__}: {cause}") from cause
+        text = f"{type(cause).__name__}: {cause}; SAGA_SIMULATION_SEED={seed} replays it alone"
+        raise AssertionError(f"seed {seed}: {text}") from cause
+    finally:
+        if told_to is not None:
+            told_to += tell(simulation.world.log, simulation.scripts)
     return simulation

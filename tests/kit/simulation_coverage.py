@@ -1,13 +1,15 @@
-"""What simulations came across: counts by kind, so that none of them can silently become trivial."""
+"""What simulations came across: the story of one for a reader, and counts by kind, so that none becomes trivial."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+from simulation_script import Branches, Child, Leaf, Script, Tree
 from simulation_world import Commanded, Died, Event, Interrupted, Late, LeaseTaken, Previewed, Written
 
-__all__ = ["FLOORS", "count", "missing"]
+__all__ = ["FLOORS", "count", "missing", "tell"]
 
 #: How often each kind occurs at the very least in 500 seeds; on average it is four times as often, or more.
 FLOORS: dict[str, int] = {}
@@ -74,3 +76,43 @@ def _count_written(found: Counter[str], commit: Written, recovering: set[int], e
 def missing(found: Counter[str]) -> dict[str, int]:
     """Give the kinds that occurred too rarely in 500 seeds, with how often they did."""
     return {kind: found[kind] for kind, floor in FLOORS.items() if found[kind] < floor}
+
+
+# --- the story ----------------------------------------------------------------------------------------------------
+
+
+def tell(log: Sequence[Event], scripts: Sequence[Script]) -> list[str]:
+    """Write down what was drawn and what happened, a line for each step, event and entry."""
+    lines: list[str] = []
+    for script in scripts:
+        lines += [repr(script).split(" chain=")[0], *_drawn(script.chain, "  ")]
+    for number, event in enumerate(log):
+        if isinstance(event, Written):
+            lines.append(f"{number} written by execution {event.execution}{', released' if event.is_release else ''}")
+            lines += [f"      {_entry(entry)}" for entry in event.entries]
+        else:
+            lines.append(f"{number} {event}")
+    return lines
+
+
+def _drawn(chain: Sequence[Tree], indent: str) -> Iterator[str]:
+    for tree in chain:
+        if isinstance(tree, Leaf):
+            yield f"{indent}{tree}"
+        elif isinstance(tree, Child):
+            yield f"{indent}child {tree.path}, deadline_s={tree.deadline_s}"
+            yield from _drawn(tree.chain, f"{indent}  ")
+        else:
+            assert isinstance(tree, Branches), "a tree is a leaf, a child or branches"
+            for branch in tree.branches:
+                yield f"{indent}branch"
+                yield from _drawn(branch, f"{indent}  ")
+
+
+def _entry(entry: dict[str, Any]) -> str:
+    """Write an entry without what only tells drives apart, or is long."""
+    hidden = ("entry", "drive", "died", "plan", "policy")
+    shown = {key: value for key, value in entry.items() if key not in hidden}
+    if "error" in shown:
+        shown["error"] = shown["error"] and shown["error"]["message"]
+    return f"{entry['entry']} {shown}"

@@ -41,7 +41,7 @@ _RESULT_OF = {
 _PROGRESS = frozenset(
     "StepCompleted StepSkipped StepSuspended SkipAnswered StepProbed StepCompensated CompensationDeclined "
     "CompensationSuspended SignalReceived SignalAwaited ParkedStepResolved StepResumed StepSkippedByHand UndoOrdered "
-    "LateEffectFound".split()
+    "LateEffectFound StepParked".split()
 )
 
 
@@ -562,6 +562,7 @@ class Book:
 
     def _StepParked(self, entry: dict[str, Any], step: str) -> None:
         self.parked.add(step)
+        self.waiting.pop(step, None)
 
     def _SagaParked(self, entry: dict[str, Any], step: str) -> None:
         assert step in self.parked, f"parked at a step that is not: {entry}"

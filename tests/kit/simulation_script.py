@@ -114,10 +114,10 @@ def draw_script(dice: Dice, name: str, exclusive: tuple[str, str] | None, is_cal
         deadline_s=dice.pick((None, None, None, None, 300.0, 2_000.0)) if not is_calm else None,
         compensation_deadline_s=dice.pick((604_800.0, 604_800.0, 604_800.0, 500.0)),
         park_policy=dice.pick(("stop", "stop", "continue")),
-        recoveries_max=dice.pick((5, 5, 2)),
-        reschedules_max=dice.pick((1_000, 1_000, 1_000, 3)),
-        attempts_max=dice.pick((1_000, 1_000, 4)),
-        undo_attempts=dice.pick((5, 3, 2)),
+        recoveries_max=dice.pick((5, 2, 1)),
+        reschedules_max=dice.pick((1_000, 1_000, 1_000, 1)),
+        attempts_max=dice.pick((1_000, 1_000, 1_000, 2)),
+        undo_attempts=dice.pick((5, 2, 1)),
         exclusive=exclusive,
         is_calm=is_calm,
     )
@@ -189,7 +189,7 @@ class _Drawing:
         dice = self._dice
         if self._is_behind_pivot:
             leaf.kind = dice.pick((Kind.RETRIABLE, Kind.RETRIABLE, Kind.READ_ONLY))
-        elif not is_parallel and dice.chance(0.12):
+        elif not is_parallel and dice.chance(0.2):
             leaf.kind, self._is_behind_pivot = Kind.PIVOT, True
         else:
             kinds = (Kind.COMPENSATABLE,) * 6 + (Kind.RETRIABLE, Kind.READ_ONLY)
@@ -201,9 +201,9 @@ class _Drawing:
         leaf.is_probed = dice.chance(0.35)
         leaf.is_asked = dice.chance(0.2)
         leaf.is_idempotent = dice.chance(0.5)
-        leaf.on_unknown = dice.pick(("rerun", "rerun", "compensate", "park"))
+        leaf.on_unknown = dice.pick(("rerun", "rerun", "rerun", "compensate", "park"))
         if leaf.kind is Kind.PIVOT and leaf.on_unknown == "compensate":
             leaf.on_unknown = "park"
         leaf.attempts = dice.pick((None, 2, 3, 4))
         leaf.retry_s = dice.pick((0.0, 5.0, 5.0, 400.0))
-        leaf.timeout_s = dice.pick((None, None, 20.0))
+        leaf.timeout_s = dice.pick((None, 20.0))

@@ -212,6 +212,7 @@ class World:
         is_stormy: things fail; in calm weather everything that is asked of the vendor works at once.
         is_late: who is called now was given up before.
         trouble: how likely a call fails in a storm.
+        mess: how likely a step writes a key that other branches write as well.
     """
 
     def __init__(self, dice: Dice) -> None:
@@ -222,6 +223,7 @@ class World:
         self.is_stormy = True
         self.is_late = False
         self.trouble = dice.pick((0.1, 0.3, 0.6))
+        self.mess = dice.pick((0.0, 0.0, 0.5))
         self.calls: Counter[tuple[int, str]] = Counter()
 
 
@@ -247,7 +249,7 @@ class WorldClock:
 
 _EXECUTED = (
     ("raise before",) * 4 + ("raise after",) * 5 + ("fail",) * 3 + ("reschedule", "reschedule after") * 3
-    + ("suspend", "await signal", "await signal shortly", "skip", "nonsense")
+    + ("suspend", "await signal", "await signal shortly", "skip", "skip", "skip", "nonsense")
 )  # fmt: skip
 _COMPENSATED = ("raise before", "raise after", "fail", "reschedule", "decline", "decline", "nonsense")
 
@@ -354,7 +356,7 @@ class SimulatedStep(BackgroundTransaction):
         world, path = self._world, self._leaf.path
         world.calls[self._execution, path] += 1
         context.state[f"did {path}"] = world.calls[self._execution, path]
-        if world.is_stormy and world.dice.chance(0.02):
+        if world.is_stormy and world.dice.chance(world.mess):
             context.state["everybody's"] = path
         if world.dice.chance(0.1):
             request[f"by {path}"] = world.calls[self._execution, path]
