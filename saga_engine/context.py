@@ -56,6 +56,8 @@ class SagaContext:
         self.attempt = attempt
         self.operation = operation
         self.undone = undone
+        #: how often its undo came to an end, in whatever way; part of the undo's key
+        self.undo_round = undone
         #: how often the step had been undone when the effect came about that is probed or undone now
         self.undone_before_effect: int | None = None
         self._remaining_s = remaining_s
@@ -78,8 +80,9 @@ class SagaContext:
 
         A UUID as 36 characters. The undo has a key of its own, as stable as that of `execute`.
         """
-        operation = "compensate" if self.operation == "compensate" else "execute"
-        return idempotency_key(self.saga_id, self.step, operation, self.undone)
+        if self.operation == "compensate":
+            return idempotency_key(self.saga_id, self.step, "compensate", self.undo_round)
+        return idempotency_key(self.saga_id, self.step, "execute", self.undone)
 
     @property
     def execute_key(self) -> str:

@@ -237,7 +237,7 @@ class Corrections(ABC):
             raise NotAllowed(f"{saga_id} is compensating: only the outcome 'undone' lets it go on")
         if outcome == "not_done" and found.parked_from is Phase.COMPLETED:
             raise NotAllowed(f"{saga_id}: step {step!r} was done: resume it when what it parked for is put right")
-        if outcome == "undone" and has_passed_pivot(state):
+        if outcome == "undone" and state.turned_back is None and has_passed_pivot(state):
             raise NotAllowed(f"{saga_id} is past its pivot: say 'done' or 'not_done', it can only go forward")
         entry = ParkedStepResolved(at=self._clock.now(), step=name, outcome=outcome, note=note, who=who)
         self._mail(saga_id, header, entry)

@@ -62,6 +62,7 @@ from saga_engine.journal import (
     AlreadyStarted,
     AppendResult,
     Commit,
+    Committed,
     DriveInterrupted,
     Entry,
     ExclusiveDenied,
@@ -312,15 +313,16 @@ class Drive:
                 return None
 
     def _carry_out(self, action: Action) -> None:
-        if isinstance(action, Refuse):
+        if isinstance(action, Ask):
+            attempt = self.state.steps[action.step].attempts + 1
+            if self.workflow.steps[action.step].is_asked:
+                self._questions.append(self._call(action, "should_execute", attempt))
+            else:
+                self._begin(Execute(action.step, attempt))
+        elif isinstance(action, Refuse):
             raise TransactionNotSelected(
                 f"{self.state.saga}: no transaction applies to this request: make one's should_execute return True"
             )
-        if isinstance(action, Ask) and self.workflow.steps[action.step].is_asked:
-            attempt = self.state.steps[action.step].attempts + 1
-            self._questions.append(self._call(action, "should_execute", attempt))
-        elif isinstance(action, Ask):
-            self._begin(Execute(action.step, self.state.steps[action.step].attempts + 1))
         else:
             assert not isinstance(action, Wait), "waits are not carried out"
             self._begin(action)
@@ -358,7 +360,9 @@ class Drive:
         step, stands = self.workflow.steps[action.step], self.state.steps[action.step]
         live = self._documents.of(step.scope)
         live.refresh(*documents_at(self.state, step.scope))
-        step.context.undone, step.context.undone_before_effect = stands.undone, stands.effect_undone
+        context = step.context
+        context.undone, context.undone_before_effect = stands.undone, stands.effect_undone
+        context.undo_round = stands.undone + stands.undo_rounds
         arguments = (live.request,) if error is None else (live.request, error)
         middlewares = step.middlewares if operation == "execute" else ()
         call = Call(operation, step, arguments, middlewares, attempt, undone=stands.undone)
@@ -400,8 +404,7 @@ class Drive:
             return  # another branch failed meanwhile: nobody wants to know any more
         self._undurable.append((call, result))
         result, carried, limit = self._carried_by(call, result)
-        is_cause = isinstance(action, (Ask, Execute)) or (isinstance(action, Compensate) and action.is_final)
-        if result.error is not None and is_cause:
+        if result.error is not None and _is_cause(action):
             self._errors[call.step.name] = result.error
         entry = entry_of(self.state, action, call, result, self._clock.now(), carried)
         if result.is_abandoned:
@@ -554,14 +557,9 @@ class Drive:
     def _commit(self, is_release: bool = False) -> Generator[Append, AppendResult, bool]:
         """Make the buffer durable; False if mail came in instead, after which to decide anew."""
         result = yield Append(self._commit_of(is_release))
-        if isinstance(result, InboxPending):
-            self._take_in(result.messages)
+        if not isinstance(result, Committed):
+            self._take_refusal(result)
             return False
-        if isinstance(result, ExclusiveHeld):
-            self._decide_anew_with([ExclusiveDenied(at=self._clock.now(), by=result.by)])
-            return False
-        if isinstance(result, AlreadyStarted):
-            raise LeaseLost("another drive started this execution at the same time")
         entries, self._buffer = self._buffer, []
         self._drained, self._before, self._undurable = (), self.state, []
         position = self.position
@@ -569,6 +567,14 @@ class Drive:
         position.is_held = not is_release
         self._on_commit(self.state, entries)
         return True
+
+    def _take_refusal(self, refusal: InboxPending | ExclusiveHeld | AlreadyStarted) -> None:
+        if isinstance(refusal, InboxPending):
+            self._take_in(refusal.messages)
+        elif isinstance(refusal, ExclusiveHeld):
+            self._decide_anew_with([ExclusiveDenied(at=self._clock.now(), by=refusal.by)])
+        else:
+            raise LeaseLost("another drive started this execution at the same time")
 
     def _commit_of(self, is_release: bool) -> Commit:
         position, state = self.position, self.state
@@ -599,6 +605,11 @@ def _fold(before: State | None, entries: Sequence[Entry]) -> State:
     for entry in entries:
         state = evolve(state, entry)
     return state
+
+
+def _is_cause(action: Action) -> bool:
+    """Tell whether what this raises is why the execution turns back, or what its caller is given."""
+    return isinstance(action, (Ask, Execute)) or (isinstance(action, Compensate) and action.is_final)
 
 
 def _needed_right(state: State) -> ExclusiveRight | None:

@@ -294,7 +294,7 @@ class Engine(Corrections, Background):
             saga_id=saga_id,
             generation=generation,
             drive=position.drive,
-            plan=plan_of(workflow, exclusive_of(saga, decode_json(raw))),
+            plan=plan_of(workflow, None if saga.exclusive is None else exclusive_of(saga, decode_json(raw))),
             policy=policy_of(kind, now),
             request=raw,
         )

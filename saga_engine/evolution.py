@@ -165,9 +165,7 @@ def _carry(state: State, entry: Any) -> dict[str, Any]:
 
 
 def _with(state: State, step: str, **change: Any) -> dict[str, StepState]:
-    steps = dict(state.steps)
-    steps[step] = replace(steps[step], **change)
-    return steps
+    return {**state.steps, step: replace(state.steps[step], **change)}
 
 
 def _on_request_delivered(state: State, entry: Any) -> dict[str, Any]:
@@ -275,27 +273,27 @@ def _on_step_not_selected(state: State, entry: Any) -> dict[str, Any]:
 
 
 def _on_step_started(state: State, entry: Any) -> dict[str, Any]:
-    step = state.steps[entry.step]
-    return _start_step(
-        state,
-        entry,
-        phase=Phase.RUNNING,
-        attempts=step.attempts + 1,
-        is_unasked=False,
-        answer=None,
-        retry_at=None,
-        due_at=None,
-        signal=None,
-        finished_at=None,
-    )
+    change = {
+        "phase": Phase.RUNNING,
+        "attempts": state.steps[entry.step].attempts + 1,
+        "is_unasked": False,
+        "answer": None,
+        "retry_at": None,
+        "due_at": None,
+        "signal": None,
+        "finished_at": None,
+    }
+    return _start_step(state, entry, change)
 
 
-def _start_step(state: State, entry: Any, **change: Any) -> dict[str, Any]:
+def _start_step(state: State, entry: Any, change: dict[str, Any]) -> dict[str, Any]:
     step, started = state.steps[entry.step], state.started
     if not step.order:
         started += 1
         change["order"] = started
-    steps = _with(state, entry.step, started_at=step.started_at or entry.at, **change)
+    if not step.started_at:
+        change["started_at"] = entry.at
+    steps = _with(state, entry.step, **change)
     scope = state.shape.steps[entry.step].scope
     if not scope or scope in state.scopes:
         return {"steps": steps, "started": started}
@@ -304,7 +302,8 @@ def _start_step(state: State, entry: Any, **change: Any) -> dict[str, Any]:
 
 def _on_signal_awaited(state: State, entry: Any) -> dict[str, Any]:
     signal = state.shape.steps[entry.step].signal
-    change = _start_step(state, entry, phase=Phase.SUSPENDED, due_at=entry.due_at, signal=signal, error=None)
+    waiting = {"phase": Phase.SUSPENDED, "due_at": entry.due_at, "signal": signal, "error": None}
+    change = _start_step(state, entry, waiting)
     return _take_signals(replace(state, **change), change)
 
 
@@ -509,6 +508,8 @@ def _on_compensation_suspended(state: State, entry: Any) -> dict[str, Any]:
     waiting = {"due_at": entry.due_at, "response": entry.response}
     if _is_not_lost_yet(state, entry):
         waiting |= {"undo_of": None, "undo_failures": 0, "undo_error": None, "undo_started_at": None}
+        # The next undo is that of another attempt: the other side must not take it for this one.
+        waiting["undo_rounds"] = state.steps[entry.step].undo_rounds + 1
         change["steps"] = _with(state, entry.step, phase=Phase.SUSPENDED, signal=None, **waiting)
         return {**change, "turned_back": None, "status": SagaStatus.RUNNING}
     change["steps"] = _with(state, entry.step, phase=Phase.UNDO_SUSPENDED, **waiting)
@@ -607,7 +608,7 @@ def _on_step_resumed(state: State, entry: Any) -> dict[str, Any]:
         return {}
     phase = step.parked_from if step.phase is Phase.PARKED and step.parked_from else step.phase
     resumed = _resumed(phase)
-    if state.shape.steps[entry.step].signal is not None and phase is not Phase.COMPLETED:
+    if state.shape.steps[entry.step].signal is not None and not phase.is_over:
         resumed = Phase.PENDING if step.phase is Phase.PARKED else None
     if resumed is None:
         return {}
@@ -625,7 +626,7 @@ def _resumed(phase: Phase) -> Phase | None:
         return Phase.RETRYING
     if phase in (Phase.SUSPENDED, Phase.WOKEN):
         return Phase.WOKEN
-    if phase in (Phase.PENDING, Phase.COMPLETED):
+    if phase in (Phase.PENDING, Phase.COMPLETED, Phase.SKIPPED):
         return phase
     return Phase.UNDO_RETRYING if phase in UNDO_UNDER_WAY else None
 
@@ -666,8 +667,10 @@ def _on_exclusive_denied(state: State, entry: Any) -> dict[str, Any]:
 def _on_late_effect_found(state: State, entry: Any) -> dict[str, Any]:
     """Take in an effect that came about after its attempt was given up (J10)."""
     step = state.steps.get(entry.step)
-    if step is None or step.phase.is_over or _is_read_only(state, entry.step):
+    if step is None or step.phase is Phase.COMPLETED or _is_read_only(state, entry.step):
         return {}  # completed under the same key, it is the same effect
+    if step.phase is Phase.SKIPPED:
+        return {"steps": _with(state, entry.step, phase=Phase.COMPLETED, may_have_effect=True)}
     if step.phase in UNDO_UNDER_WAY or (step.phase is Phase.PARKED and step.undo_of is not None):
         # The undo under way may have looked before the effect was there: it will be undone once more.
         return {"steps": _with(state, entry.step, late_undone=entry.undone)}

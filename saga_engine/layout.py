@@ -110,7 +110,7 @@ class _Draft:
 
     def _entry(self, entry: Any, level: Level, scope: str, needs: tuple[int, ...]) -> tuple[int, ...]:
         if isinstance(entry, type):
-            if issubclass(entry, Saga):
+            if _is_saga(entry):
                 return self._child(entry, level, scope, needs)
         elif isinstance(entry, Chain):
             return self.chain(entry.entries, level, scope, needs)
@@ -161,7 +161,8 @@ class _Draft:
 
 
 def _is_saga(entry: Any) -> bool:
-    return isinstance(entry, type) and issubclass(entry, Saga)
+    # An abstract class takes its time to say whether something is a subclass of it.
+    return isinstance(entry, type) and Saga in entry.__mro__
 
 
 def _check_child(kind: type[Saga], parent: Level) -> None:

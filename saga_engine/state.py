@@ -74,6 +74,7 @@ class StepState(Struct, frozen=True):
         answer: what the probe said since the last attempt; None if it was not asked.
         undo_of: what the step was when its undo began.
         undone: how often it was undone; part of its idempotency key (S17).
+        undo_rounds: how often an undo ended with "not lost yet" (S10); part of the undo's idempotency key, only.
         is_passed_over: in mode select, not wanted at this delivery.
         parked_from: the phase in which it was when it parked.
         late_undone: an effect was found that the undo under way may have missed, so that it is to be undone once
@@ -102,6 +103,7 @@ class StepState(Struct, frozen=True):
     undo_error: ErrorRecord | None = None
     undo_started_at: float | None = None
     undone: int = 0
+    undo_rounds: int = 0
     is_passed_over: bool = False
     parked_from: Phase | None = None
     late_undone: int | None = None

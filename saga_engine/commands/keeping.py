@@ -6,7 +6,6 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from saga_engine.command import EPILOG, EXIT_DONE, opened, print_json, shared
 from saga_engine.engine import Engine
 from saga_engine.errors import BadRequest
+from saga_engine.journal import Header
 
 __all__ = ["export", "purge"]
 
@@ -24,23 +24,22 @@ _AGE = re.compile(r"^(\d+(?:\.\d+)?)([smhdw])$")
 _PAGE = 1_000
 
 
-class _Age(click.ParamType):
-    """A span of time as people write it: 30d, 12h."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):  # click converts what it converted before
-            return value
-        match = _AGE.match(value)
-        if match is None:
-            self.fail(f"{value!r} is no age: write a number and s, m, h, d or w, for example 30d", param, ctx)
-        return float(match[1]) * _SECONDS[match[2]]
+def _in_seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
+    """Read a span of time as people write it: 30d, 12h."""
+    match = _AGE.match(text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no age: write a number and s, m, h, d or w, for example 30d")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 @click.command(epilog=EPILOG)
 @click.option(
-    "--older-than", "age_s", type=_Age(), metavar="AGE", required=True, help="The age since the end: 30d, 12h."
+    "--older-than",
+    "age_s",
+    callback=_in_seconds,
+    metavar="AGE",
+    required=True,
+    help="How long ago they ended at least: 30d, 12h.",
 )
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only count what could be purged.")
 @shared
@@ -68,7 +67,7 @@ def _purgeable(engine: Engine, before: float) -> int:
     return count
 
 
-def _is_purgeable(header: Any, before: float) -> bool:
+def _is_purgeable(header: Header, before: float) -> bool:
     return header.status.is_ended and not header.is_purged and header.drive is None and header.updated_at < before
 
 
@@ -103,8 +102,8 @@ def _write(path: Path, body: bytes) -> None:
     """
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(file, "wb") as opened_file:
+        with os.fdopen(file, "wb") as written:
             os.fchmod(file, 0o600)  # also of a file that was there
-            opened_file.write(body)
+            written.write(body)
     except OSError as error:
         raise BadRequest(f"{path}: {error.strerror}: name a file that can be written") from error

@@ -44,13 +44,12 @@ def list_(status: str | None, saga: str | None, is_stuck: bool, limit: int, url:
     with opened(url, is_json, must_exist=True) as (engine, _):
         wanted = None if status is None else SagaStatus(status.upper())
         headers = engine.journal.search(status=wanted, saga=saga, stuck=is_stuck, limit=limit)
-        found = [(header, _error(engine, header)) for header in headers]
-        if not is_json:
-            print_list(Listed(_id(header), header.status, header.updated_at, _note(engine, *each)) for each in found)
-    if is_json:
-        print_json([_summary(*each) for each in found])
-    if not is_json and len(found) in (0, limit):
-        many = f"These are the newest {limit}; --limit shows more." if found else "No executions like that."
+        if is_json:
+            print_json([_summary(header, _error(engine, header)) for header in headers])
+        elif headers:
+            print_list(_listed(engine, header) for header in headers)
+    if not is_json and len(headers) in (0, limit):
+        many = f"These are the newest {limit}; --limit shows more." if headers else "No executions like that."
         click.echo(many, err=True)
     return EXIT_DONE
 
@@ -70,6 +69,11 @@ def _summary(header: Header, error: str | None) -> dict[str, Any]:
     told = {"error": error, "held_by": header.held_by, "next_due_at": header.due_at, "stuck": header.stuck}
     masked: dict[str, Any] = mask({**value, **told, "is_purged": header.is_purged})
     return masked
+
+
+def _listed(engine: Engine, header: Header) -> Listed:
+    note = _note(engine, header, _error(engine, header))
+    return Listed(as_tombstone(header).saga_id, header.status, header.updated_at, note)
 
 
 def _note(engine: Engine, header: Header, error: str | None) -> str:
@@ -180,7 +184,3 @@ def preview(saga_id: str, url: str, is_json: bool) -> int:
 
 def _how(how: str) -> str:
     return "its compensate runs" if how == "compensate" else "has no undo: it would park here, for a person to undo"
-
-
-def _id(header: Header) -> str:
-    return as_tombstone(header).saga_id

@@ -114,8 +114,8 @@ def worker(
 def _left(count: int, stop_timeout_s: float) -> str:
     were = "execution was" if count == 1 else "executions were"
     return (
-        f"{count} {were} still in a step after {stop_timeout_s:g} s: that step's outcome is unknown, and the next worker "
-        "takes up from there; --stop-timeout waits longer"
+        f"{count} {were} still in a step after {stop_timeout_s:g} s: its outcome is unknown, the next worker goes on "
+        "from there; --stop-timeout waits longer"
     )
 
 

@@ -31,6 +31,9 @@ class Heart:
         self._held: set[tuple[int, int]] = set()
         self._given_up: set[tuple[int, int]] = set()
         self._thread: threading.Thread | None = None
+        #: Whether the thread waits for a lease, and is to be told of one. Between two beats it would wake for nothing,
+        #: with every saga of a process that has one at a time.
+        self._is_idle = False
         self._is_closed = False
 
     @property
@@ -74,16 +77,16 @@ class Heart:
 
     def _hold(self, eid: int, epoch: int) -> None:
         with self._changed:
-            was_idle = not self._held
             self._held.add((eid, epoch))
-            if was_idle:
-                self._wake()
+            self._wake()
 
     def _wake(self) -> None:
         if self._thread is None and not self._is_closed:
             self._thread = threading.Thread(target=self._live, name="saga-journal-heartbeat", daemon=True)
             self._thread.start()
-        self._changed.notify_all()
+        if self._is_idle:
+            self._is_idle = False
+            self._changed.notify_all()
 
     def _live(self) -> None:
         while self._wait():
@@ -92,7 +95,9 @@ class Heart:
     def _wait(self) -> bool:
         """Wait until a beat is due; tell whether to go on."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._held or self._given_up)
+            while not (self._is_closed or self._held or self._given_up):
+                self._is_idle = True
+                self._changed.wait()
             self._changed.wait_for(lambda: self._is_closed, self._heartbeat_s)
             return not self._is_closed
 

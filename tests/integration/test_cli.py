@@ -150,9 +150,11 @@ def test_the_same_request_again_gets_the_recorded_answer_and_says_so(saga: Run) 
 def test_a_parked_execution_exits_4_and_says_what_to_type(saga: Run) -> None:
     ran = saga("run", "cli_sagas:Parking", "bad.json")
     assert ran.code == 4
-    *_, end, advice = ran.out.splitlines()
-    assert end == "Parking:PR-2 PARKED at CannotUndo: compensate failed: the vendor is gone"
-    assert advice == "When it is dealt with: saga resolve Parking:PR-2 CannotUndo --note 'what was done'"
+    assert ran.out.splitlines()[-3:] == [
+        "Parking:PR-2 PARKED at CannotUndo: compensate failed: the vendor is gone",
+        "To try it again:       saga resume Parking:PR-2 CannotUndo",
+        "When it is dealt with: saga resolve Parking:PR-2 CannotUndo --note 'what was done'",
+    ]
 
 
 def test_a_suspended_execution_exits_5_and_goes_on_when_it_is_run_again(saga: Run) -> None:
@@ -350,7 +352,7 @@ def test_the_journal_may_be_named_by_the_environment(saga: Run, here: Path, monk
 
 @pytest.mark.usefixtures("three")
 def test_the_timeline_shows_attempts_errors_undos_the_cause_and_what_to_do(saga: Run) -> None:
-    heading, _times, why, _, *table, _, advice = saga("show", "Parking:PR-2").out.splitlines()
+    heading, _times, why, _, *table, _, again, advice = saga("show", "Parking:PR-2").out.splitlines()
     assert heading == "Parking:PR-2  PARKED"
     assert why == "parked at CannotUndo: compensate failed: the vendor is gone"
     assert table[0].split() == ["STEP", "STATUS", "ATTEMPTS", "AFTER", "TOOK", "NOTES"]
@@ -363,6 +365,7 @@ def test_the_timeline_shows_attempts_errors_undos_the_cause_and_what_to_do(saga:
         "next: undo it by hand; then saga resolve",
     ]
     assert table[6].endswith("StepRefused: nobody ships to the moon")
+    assert "saga resume Parking:PR-2 CannotUndo" in again
     assert "saga resolve Parking:PR-2 CannotUndo" in advice
 
 
@@ -385,6 +388,9 @@ def test_the_raw_journal_has_one_line_for_each_entry_and_masks_secrets(saga: Run
     assert "s3cret" not in shown.out + as_json.out
 
 
+ADVICE = ("To try it again:", "When it is dealt with:")
+
+
 @pytest.mark.usefixtures("three")
 @pytest.mark.parametrize("columns", [80, 120])
 def test_columns_stay_columns_in_a_narrow_window(
@@ -395,7 +401,7 @@ def test_columns_stay_columns_in_a_narrow_window(
         lines = saga(*arguments).out.splitlines()
         header = next(line for line in lines if "NOTES" in line)
         at = header.index("NOTES")
-        rows = [line for line in lines[lines.index(header) + 1 :] if line and not line.startswith("When it is")]
+        rows = [line for line in lines[lines.index(header) + 1 :] if line and not line.startswith(ADVICE)]
         assert max(map(len, [header, *rows])) <= columns
         assert all(row[at - 2 : at].strip() == "" for row in rows), "\n".join(rows)
 
@@ -420,7 +426,7 @@ def test_recovery_leaves_alone_what_has_no_services_says_why_and_exits_5(saga: R
     saga("run", "cli_sagas:ParkingWithoutServices", "bad.json")
     kept = saga("resolve", "ParkingWithoutServices:PR-2", "CannotUndo", "--note", "by hand")
     assert kept.code == 5
-    assert "The note is kept, but nothing went on here: ParkingWithoutServices has no services" in kept.out
+    assert "It is kept, but nothing went on here: ParkingWithoutServices has no services" in kept.out
     ran = saga("recover")
     assert ran.code == 5
     assert "ParkingWithoutServices:PR-2: not taken up: ParkingWithoutServices has no services" in ran.out
@@ -444,7 +450,7 @@ def test_recovery_finds_a_saga_that_has_moved_by_its_target(saga: Run, here: Pat
 def test_resolving_a_parked_step_lets_the_execution_go_on(saga: Run, here: Path) -> None:
     ran = saga("resolve", "Parking:PR-2", "CannotUndo", "--note", "refunded by hand", "--who", "ada")
     assert ran.code == 3
-    assert "CannotUndo: resolved as undone: refunded by hand" in ran.out
+    assert "CannotUndo: resolved as undone by ada: refunded by hand" in ran.out
     assert "Reserve: undone" in ran.out
     with Engine(f"sqlite:///{here / 'saga.db'}") as engine:
         assert engine.get("Parking:PR-2").status is SagaStatus.COMPENSATED
@@ -455,7 +461,7 @@ def test_resolving_a_parked_step_lets_the_execution_go_on(saga: Run, here: Path)
 def test_resolving_what_is_not_parked_exits_2(saga: Run) -> None:
     ran = saga("resolve", "Parking:PR-2", "Reserve", "--note", "x")
     assert ran.code == 2
-    assert "step 'Reserve' is not parked; parked are ['CannotUndo']" in ran.err
+    assert "step 'Reserve' is not parked" in ran.err
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ The environment says how far to go: `SAGA_SIMULATION_SEEDS=100000` takes that ma
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 
 import pytest
@@ -14,7 +15,7 @@ from simulation import run_seed
 from simulation_coverage import count, missing, tell
 
 #: Seeds in one test: enough that every kind of event occurs, few enough that the tests spread over processes.
-CHUNK = 500
+CHUNK = 1_250
 SEEDS = int(os.environ.get("SAGA_SIMULATION_SEEDS", "2500"))
 SEED = os.environ.get("SAGA_SIMULATION_SEED")
 
@@ -36,7 +37,7 @@ def test_one_seed_is_replayed_with_its_story(capsys: pytest.CaptureFixture[str])
         run_seed(int(SEED or "0"), told_to=story)
     finally:
         with capsys.disabled():
-            print("\n".join(["", *story]))
+            sys.stdout.write("\n".join(["", *story, ""]))
 
 
 def test_the_same_seed_tells_the_same_story() -> None:

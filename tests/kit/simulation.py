@@ -38,9 +38,10 @@ from simulation_world import (
 
 from saga_engine import Engine, Saga, SagaStatus
 from saga_engine.calls import Call, Result
+from saga_engine.decider import replay
 from saga_engine.drive import Append, Drive, Perform, Sleep
 from saga_engine.errors import EngineSignal, LeaseLost, LimitReached, NotAllowed, StepTimedOut, UnknownExecution
-from saga_engine.journal import AppendResult, Commit, Committed, Entry, Header, Response, encode_entries
+from saga_engine.journal import AppendResult, Commit, Committed, Entry, Response, encode_entries
 from saga_engine.journals.memory import MemoryJournal
 
 __all__ = ["Execution", "Simulation", "run_seed"]
@@ -74,6 +75,7 @@ class Execution:
     Attributes:
         requests: how many different ones were delivered.
         helped: how often a person looked after it.
+        is_in_line: it waits for an exclusive right.
         parked: its parked steps, with the causes.
     """
 
@@ -85,6 +87,7 @@ class Execution:
     eid: int | None = None
     helped: int = 0
     is_ended: bool = False
+    is_in_line: bool = False
     parked: dict[str, str] = field(default_factory=dict)
 
 
@@ -188,7 +191,7 @@ class Simulation:
         self._come_to_rest(self._help)
         if self.dice.chance(0.2):
             for execution in self.executions:
-                self._command(execution, "undo", "", False, lambda e=execution: self.engine.undo(e.saga_id, note="later"))
+                self._undo(execution)
             self._come_to_rest(self._help)
         for execution in self.executions * 2:
             self._deliver(execution)
@@ -308,9 +311,10 @@ class Simulation:
         except StopIteration as stop:
             self.lives.remove(live)
             assert not live.flights, f"the drive answered while {live.flights} is in flight"
+            self._check_replay(live)
             if live.is_delivery:
                 response = stop.value
-                self._answered(live.execution, response.status, response.output, live.began, live.drive.position.drive)
+                self._answered(live.execution, response.status, response.output, live.began, "driven")
         except LeaseLost:
             self._lose(live)
         except Exception as error:
@@ -318,6 +322,12 @@ class Simulation:
             raise
         else:
             self._begin(live)
+
+    def _check_replay(self, live: Live) -> None:
+        """Now and then, see that what is journaled, decoded and folded, is what the drive had in mind."""
+        if self.dice.chance(0.2):
+            replayed = replay(self.journal.load(live.drive.position.eid or 0).entries)
+            assert replayed == live.drive.state, "the journal does not replay to the state of the drive"
 
     def _begin(self, live: Live) -> None:
         effect = live.effect
@@ -408,14 +418,18 @@ class Simulation:
             left = Flight(flight.call, flight.ends_at)
             self.stragglers.append(Straggler(live.process, live.execution, live.drive, left))
             return
-        header = self.journal.header(live.execution.saga_id)
-        self.world.is_late = header is None or header.drive != live.drive.position.drive
+        self.world.is_late = self.world.is_unheard = self._is_overtaken(live)
         flight.result = _called(flight.call)
-        self.world.is_late = False
+        self.world.is_late = self.world.is_unheard = False
         if flight.is_hanging:
             flight.result = Result(error=StepTimedOut())
         if isinstance(flight.result.error, _Overtaken):
             raise LeaseLost
+
+    def _is_overtaken(self, live: Live) -> bool:
+        """Tell whether the drive has lost its lease, mostly without knowing it."""
+        header = self.journal.header(live.execution.saga_id)
+        return header is None or header.drive != live.drive.position.drive
 
     def _lose(self, live: Live) -> None:
         """End a drive that lost its lease; what its steps did, and still do, is told to whoever holds it now (J10)."""
@@ -438,30 +452,29 @@ class Simulation:
     def _end_straggler(self, straggler: Straggler) -> None:
         self.stragglers.remove(straggler)
         self.process, self.acting = straggler.process, None
-        flight, created = straggler.flight, len(self.world.vendor.created)
-        self.world.is_late = True
+        flight = straggler.flight
+        self.world.is_late = self.world.is_unheard = True
         result = flight.result or _called(flight.call)
-        self.world.is_late = False
+        self.world.is_late = self.world.is_unheard = False
         late = straggler.drive.late_effect_of(flight.call, result)
-        is_new = len(self.world.vendor.created) > created
         if late is None:
             return
         if self.world.is_stormy and self.crashes and self.dice.chance(0.25):
-            self._forget(straggler, is_new)
-            self._die("before reporting a late effect")
+            self._forget(straggler)
+            self._die("before reporting")
         else:
             self._report(straggler.execution, late)
 
     def _report(self, execution: Execution, late: Entry) -> None:
-        self.world.log.append(Late(execution.number, getattr(late, "step", ""), True))
+        step = getattr(late, "step", "")
+        self.world.log.append(Late(execution.number, step, True))
+        self.world.vendor.report(execution.number, step)
         if execution.eid is not None:
             self.journal.put(execution.eid, late)
 
-    def _forget(self, straggler: Straggler, is_new: bool) -> None:
+    def _forget(self, straggler: Straggler) -> None:
         """Note that nobody will ever tell of what a straggler did."""
         self.world.log.append(Late(straggler.execution.number, straggler.flight.call.step.name, False))
-        if is_new:
-            self.world.vendor.unreported.add(list(self.world.vendor.created)[-1])
 
     # --- dying ---
 
@@ -479,32 +492,31 @@ class Simulation:
             live.steps.close()
             for flight in live.flights:
                 if flight.result is None and self.dice.chance(0.5):
-                    self._run_dying(flight)
+                    self._run_dying(flight, self._is_overtaken(live))
         self.journal.is_dead = False
         self._bury_stragglers()
         for live in dead:
             self._bury(live)
 
-    def _run_dying(self, flight: Flight) -> None:
+    def _run_dying(self, flight: Flight, is_unheard: bool) -> None:
         """Let a call get as far as its process still lives."""
-        self.world.is_late = True
+        self.world.is_late, self.world.is_unheard = True, is_unheard
         try:
             _called(flight.call)
         except Crash:
             return
         finally:
-            self.world.is_late = False
+            self.world.is_late = self.world.is_unheard = False
 
     def _bury_stragglers(self) -> None:
         dead = [s for s in self.stragglers if s.process == self.process]
         self.stragglers = [s for s in self.stragglers if s.process != self.process]
         for straggler in dead:
-            created = len(self.world.vendor.created)
             if straggler.flight.result is None and self.dice.chance(0.5):
                 self.journal.is_dead = True
-                self._run_dying(straggler.flight)
+                self._run_dying(straggler.flight, True)
                 self.journal.is_dead = False
-            self._forget(straggler, len(self.world.vendor.created) > created)
+            self._forget(straggler)
 
     def _bury(self, live: Live) -> None:
         header = self.journal.header(live.execution.saga_id)
@@ -528,10 +540,10 @@ class Simulation:
             in_line = in_line + 1 if self._is_only_waiting_in_line(began) else 0
             if taken and not in_line:
                 continue
-            is_helped = any([help_along(execution) for execution in self.executions])
-            if self.lives or is_helped:
+            helped = [execution for execution in self.executions if help_along(execution)]
+            if self.lives or helped:
                 continue
-            if in_line > LOOKS_MAX or not self._skip_time():
+            if (in_line > LOOKS_MAX and not self._is_anything_due()) or not self._skip_time():
                 return
         stands = [self.journal.header(execution.saga_id) for execution in self.executions]
         raise AssertionError(f"not at rest after {ROUNDS_MAX} rounds: {stands}")
@@ -561,6 +573,11 @@ class Simulation:
         times = [flight.ends_at if flight.give_up_at is None else flight.give_up_at for flight in live.flights]
         assert times or live.effect.until is not None, "a drive waits for calls, and none is in flight"
         return min([*times, *([] if live.effect.until is None else [live.effect.until])])
+
+    def _is_anything_due(self) -> bool:
+        """Tell whether something is due that does not wait in line."""
+        headers = [self.journal.header(execution.saga_id) for execution in self.executions if not execution.is_in_line]
+        return bool(self.stragglers) or any(header is not None and header.due_at is not None for header in headers)
 
     def _skip_time(self) -> bool:
         """Go to the next time at which anything is due."""
@@ -748,15 +765,14 @@ class SimulatedJournal(MemoryJournal):
         assert live is not None, "only drives append"
         execution, entries = live.execution, msgspec.json.decode(encode_entries(commit.entries))
         execution.eid = result.eid
+        execution.is_in_line = any(entry["entry"] == "ExclusiveDenied" for entry in entries)
         execution.is_ended = entries[-1]["entry"] == "SagaEnded"
         for entry in entries:
             if entry["entry"] == "StepParked":
                 execution.parked[entry["step"]] = entry["cause"]
             elif entry["entry"] in ("ParkedStepResolved", "StepResumed", "StepSkippedByHand"):
                 execution.parked.pop(entry["step"], None)
-        self._simulation.world.log.append(
-            Written(execution.number, commit.drive, entries, commit.release is not None)
-        )
+        self._simulation.world.log.append(Written(execution.number, commit.drive, entries, commit.release is not None))
 
 
 def _no_bridge(awaitable: Any) -> Any:

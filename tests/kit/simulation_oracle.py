@@ -39,9 +39,24 @@ _RESULT_OF = {
 }
 #: What shows that a drive got somewhere, so that takeovers are counted anew.
 _PROGRESS = frozenset(
-    "StepCompleted StepSkipped StepSuspended SkipAnswered StepProbed StepCompensated CompensationDeclined "
-    "CompensationSuspended SignalReceived SignalAwaited ParkedStepResolved StepResumed StepSkippedByHand UndoOrdered "
-    "LateEffectFound StepParked".split()
+    {
+        "CompensationDeclined",
+        "CompensationSuspended",
+        "LateEffectFound",
+        "ParkedStepResolved",
+        "SignalAwaited",
+        "SignalReceived",
+        "SkipAnswered",
+        "StepCompensated",
+        "StepCompleted",
+        "StepParked",
+        "StepProbed",
+        "StepResumed",
+        "StepSkipped",
+        "StepSkippedByHand",
+        "StepSuspended",
+        "UndoOrdered",
+    }
 )
 
 
@@ -143,7 +158,8 @@ class Book:
         self.undoing: dict[str, str] = {}
         self.undone: Counter[str] = Counter()
         self.late: set[str] = set()
-        self.lates: Counter[str] = Counter()
+        #: How often there came about an undo that is another one than those before it.
+        self.rounds: Counter[str] = Counter()
         self.parked: set[str] = set()
         self.retry_at: dict[str, float] = {}
         self.back: dict[str, Any] | None = None
@@ -201,7 +217,11 @@ class Book:
     def is_pivot_uncertain(self) -> bool:
         """Whether it may be behind it."""
         pivot = self.pivot
-        return pivot is not None and pivot not in self.over and (pivot in self.owed or (pivot, "execute") in self.in_flight)
+        return (
+            pivot is not None
+            and pivot not in self.over
+            and (pivot in self.owed or (pivot, "execute") in self.in_flight)
+        )
 
     def _has_effect(self, step: str) -> bool:
         return self.leaves[step].kind is not Kind.READ_ONLY
@@ -244,7 +264,7 @@ class Book:
         owner = (self.number, step, "compensate" if is_undo else "execute")
         assert self.owners.setdefault(call.key, owner) == owner, f"two operations share a key: {call}"
         self.keys[step, owner[2]].add(call.key)
-        keys_max = self.undone[step] + self.lates[step] + 1
+        keys_max = self.undone[step] + self.rounds[step] + 1
         assert len(self.keys[step, owner[2]]) <= keys_max, f"the key is not stable: {call}"
         if call.operation != "should_execute":
             self.called[step, call.operation] += 1
@@ -369,7 +389,9 @@ class Book:
         self._may_start(entry, step)
         if step not in self.started:
             self.started.append(step)
-        assert entry["attempt"] == self.begun[step, "execute"] + self.unasked[step], f"attempts do not count up: {entry}"
+        assert entry["attempt"] == self.begun[step, "execute"] + self.unasked[step], (
+            f"attempts do not count up: {entry}"
+        )
         self.failing.discard(step)
         self.trying.discard(step)
         self.retry_at.pop(step, None)
@@ -381,7 +403,9 @@ class Book:
         assert step not in self.over, f"started again after it was over: {entry}"
         assert self.back is None, f"started while the execution compensates: {entry}"
         assert not self.parked, f"started while {sorted(self.parked)} is parked: {entry}"
-        assert entry["at"] >= self.retry_at.get(step, 0.0), f"started before its retry at {self.retry_at[step]}: {entry}"
+        assert entry["at"] >= self.retry_at.get(step, 0.0), (
+            f"started before its retry at {self.retry_at[step]}: {entry}"
+        )
         if not self._is_beyond_return() and step != self.pivot:
             assert not self.is_cancelled, f"started after it was cancelled: {entry}"
             is_late = self.deadline_at is not None and self.at >= self.deadline_at
@@ -516,7 +540,7 @@ class Book:
         busy = [name for name, operation in self.in_flight if (name, operation) != (step, "compensate")]
         assert not busy, f"undone while {busy} is in flight: {entry}"
         order = self.undo_order_now()
-        assert order and order[0] == step, f"undone before {order[:1]}: {entry}"
+        assert order[:1] == [step], f"undone before {order[:1]}: {entry}"
         assert entry["at"] >= self.retry_at.get(f"undo {step}", 0.0), f"undone before its retry: {entry}"
         if step not in self.undoing:
             self.undoing[step] = "completed" if step in self.completed else "other"
@@ -547,6 +571,7 @@ class Book:
     def _CompensationSuspended(self, entry: dict[str, Any], step: str) -> None:
         if self._is_not_lost_yet(step):
             self.back = None
+            self.rounds[step] += 1
             self.undoing.pop(step, None)
             self.failing.discard(step)
             self.unknown.discard(step)
@@ -615,6 +640,8 @@ class Book:
         self.trying.discard(step)
         if entry["outcome"] == "not_done":
             self.trying.add(step)
+            self.over.discard(step)
+            self.completed.discard(step)
         if entry["outcome"] == "done":
             if self._has_effect(step):
                 self.owed.add(step)
@@ -650,9 +677,13 @@ class Book:
         self.data[step].update(entry["changes"])
 
     def _LateEffectFound(self, entry: dict[str, Any], step: str) -> None:
-        self.lates[step] += 1
+        self.rounds[step] += 1
         is_gone = step in self.undoing or self.undone[step] or step in self.undone_by_hand
-        if (step in self.over and not is_gone) or not self._has_effect(step):
+        if not self._has_effect(step) or (step in self.completed and not is_gone):
+            return
+        if step in self.over and not is_gone:  # it was skipped in the end, and is there after all
+            self.completed.add(step)
+            self.owed.add(step)
             return
         if step in self.undoing:
             self.late.add(step)

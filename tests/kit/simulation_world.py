@@ -74,7 +74,7 @@ class Written(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """Who delivered was answered; `began` is where in the log the delivery began, `drive` "" if nothing was driven."""
+    """Who delivered was answered; `began` is where in the log the delivery began, `drive` is "" if nothing was."""
 
     execution: int
     status: str
@@ -135,19 +135,7 @@ class Interrupted(Struct, frozen=True):
     execution: int
 
 
-Event = (
-    Called
-    | Gave
-    | Written
-    | Answered
-    | Commanded
-    | Previewed
-    | ByHand
-    | Late
-    | Died
-    | LeaseTaken
-    | Interrupted
-)
+Event = Called | Gave | Written | Answered | Commanded | Previewed | ByHand | Late | Died | LeaseTaken | Interrupted
 
 
 # --- the vendor ---------------------------------------------------------------------------------------------------
@@ -159,7 +147,7 @@ class Vendor:
     Attributes:
         created: execute key -> (execution, step), once for each thing that ever came to be.
         gone: execute keys of the things that are there no more.
-        unreported: execute keys of things that nobody could tell the engine of: whoever made them died first.
+        unreported: execute keys of things that nobody told the engine of; for good, if whoever made them died first.
     """
 
     def __init__(self) -> None:
@@ -168,10 +156,21 @@ class Vendor:
         self.unreported: set[str] = set()
         self._undo_keys: set[str] = set()
 
-    def create(self, key: str, execution: int, step: str) -> None:
-        """Create a thing; asked again with the same key, it is the same thing."""
-        self.created.setdefault(key, (execution, step))
-        self.unreported.discard(key)
+    def create(self, key: str, execution: int, step: str, is_unheard: bool) -> None:
+        """Create a thing; asked again with the same key, it is the same thing.
+
+        `is_unheard`: who asks was given up, so that somebody has yet to report it.
+        """
+        if key not in self.created:
+            self.created[key] = (execution, step)
+            if is_unheard:
+                self.unreported.add(key)
+        elif not is_unheard:
+            self.unreported.discard(key)
+
+    def report(self, execution: int, step: str) -> None:
+        """Note that the engine was told of what a given up attempt of the step did."""
+        self.unreported -= {key for key in self.unreported if self.created[key] == (execution, step)}
 
     def delete(self, undo_key: str, key: str) -> None:
         """Delete a thing if it is there; asked again with the same undo key, nothing happens."""
@@ -179,6 +178,10 @@ class Vendor:
             self._undo_keys.add(undo_key)
             if key in self.created:
                 self.gone.add(key)
+
+    def has_seen(self, undo_key: str) -> bool:
+        """Tell whether somebody asked to delete with this key."""
+        return undo_key in self._undo_keys
 
     def has(self, key: str) -> bool:
         """Tell whether the thing is there."""
@@ -210,7 +213,8 @@ class World:
 
     Attributes:
         is_stormy: things fail; in calm weather everything that is asked of the vendor works at once.
-        is_late: who is called now was given up before.
+        is_late: who is called now was given up before, or dies just now.
+        is_unheard: who is called now has yet to tell what it does.
         trouble: how likely a call fails in a storm.
         mess: how likely a step writes a key that other branches write as well.
     """
@@ -221,7 +225,7 @@ class World:
         self.now = 1_700_000_000.0
         self.log: list[Event] = []
         self.is_stormy = True
-        self.is_late = False
+        self.is_late = self.is_unheard = False
         self.trouble = dice.pick((0.1, 0.3, 0.6))
         self.mess = dice.pick((0.0, 0.0, 0.5))
         self.calls: Counter[tuple[int, str]] = Counter()
@@ -282,7 +286,7 @@ class SimulatedStep(BackgroundTransaction):
         if way in ("fail", "skip") and world.vendor.has(key):
             way = "done"  # the step is honest: an earlier attempt of it has taken effect
         if way in ("done", "raise after", "reschedule after") and self.kind is not Kind.READ_ONLY:
-            world.vendor.create(key, self._execution, self._leaf.path)
+            world.vendor.create(key, self._execution, self._leaf.path, world.is_unheard)
         if world.is_stormy and world.dice.chance(0.08):
             context.save()
         self._gives("execute", way, key)
@@ -310,8 +314,9 @@ class SimulatedStep(BackgroundTransaction):
         context = self._called("compensate", request)
         world, key = self._world, context.execute_key
         way = world.dice.pick(_COMPENSATED) if world.is_stormy and world.dice.chance(world.trouble) else "done"
-        if (way == "decline" and world.vendor.has(key)) or (way == "reschedule" and key in world.vendor.gone):
-            way = "done"  # the step is honest: there is something to undo, or it is undone already
+        is_asked_before = world.vendor.has_seen(context.idempotency_key)
+        if (way == "decline" and world.vendor.has(key)) or (way == "reschedule" and is_asked_before):
+            way = "done"  # the step is honest: there is something to undo, or it may be undone already
         if way in ("done", "raise after", "fail"):
             world.vendor.delete(context.idempotency_key, key)
         self._gives("compensate", way, key)
