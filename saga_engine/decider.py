@@ -329,6 +329,8 @@ def _ready_actions(state: State) -> Iterator[Action]:
             action = _advance(state, planned, step)
             if action is not None:
                 yield action
+        if state.shape.is_chain:
+            return  # whatever follows needs this one
 
 
 def _advance(state: State, planned: PlanStep, step: StepState) -> Action | None:

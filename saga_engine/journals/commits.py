@@ -63,7 +63,9 @@ class GroupCommit(Generic[Writer]):
         self._write = write
         self._name = name
         self._batch_max = batch_max
-        self._changed = threading.Condition(threading.Lock())
+        #: Guards all that follows. It is taken directly, as a Condition passes each taking on in Python code.
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
         self._queue: deque[_Ticket[Writer]] = deque()
         self._batch: deque[_Ticket[Writer]] = deque()
         self._answered: deque[_Ticket[Writer]] = deque()
@@ -104,7 +106,7 @@ class GroupCommit(Generic[Writer]):
 
     def submit(self, task: Task[Writer], done: Callable[[Any], None]) -> None:
         """Queue the task; `done` gets its result or exception in the writer's thread, with no lock held."""
-        with self._changed:
+        with self._mutex:
             self._refuse_if_closed()
             self._queue.append(_Ticket(task, done))
             if self._writer is None:
@@ -116,7 +118,7 @@ class GroupCommit(Generic[Writer]):
 
     def hold(self, timeout_s: float) -> bool:
         """Wait for the transaction under way and let no other begin before `resume`; tell if that worked."""
-        with self._changed:
+        with self._mutex:
             self._is_hold_wanted = True
             if self._leader is None:
                 self._leader = self._holding
@@ -126,18 +128,18 @@ class GroupCommit(Generic[Writer]):
 
     def resume(self) -> None:
         """End a `hold`."""
-        with self._changed:
+        with self._mutex:
             self._hand_on()
 
     def close(self) -> None:
         """Refuse what comes from now on, and wait until everything queued is committed and answered."""
-        with self._changed:
+        with self._mutex:
             self._is_closed = True
             self._changed.notify_all()
             writer = self._writer
         if writer is not None and writer is not threading.current_thread():
             writer.join()
-        with self._changed:
+        with self._mutex:
             self._changed.wait_for(lambda: self._leader is None and not self._queue)
 
     def _refuse_if_closed(self) -> None:
@@ -146,7 +148,7 @@ class GroupCommit(Generic[Writer]):
 
     def _enqueue(self, ticket: _Ticket[Writer]) -> threading.Lock | None:
         """Queue the ticket; its thread leads if nobody does, else it waits for the lock that is returned."""
-        with self._changed:
+        with self._mutex:
             self._refuse_if_closed()
             self._queue.append(ticket)
             if self._leader is None:
@@ -158,7 +160,7 @@ class GroupCommit(Generic[Writer]):
 
     def _commit(self) -> None:
         """Commit one batch of what is queued, and put each outcome into its ticket; only the leader does this."""
-        with self._changed:
+        with self._mutex:
             while self._queue and len(self._batch) < self._batch_max:
                 self._batch.append(self._queue.popleft())
             batch = tuple(self._batch)
@@ -175,7 +177,7 @@ class GroupCommit(Generic[Writer]):
         """Make sure that nothing depends any more on the thread that waited with this ticket."""
         if self._leader is not ticket and ticket.outcome is not _NONE_YET:
             return
-        with self._changed:
+        with self._mutex:
             if ticket in self._queue:
                 self._queue.remove(ticket)
             if self._leader is ticket:
@@ -212,7 +214,7 @@ class GroupCommit(Generic[Writer]):
     def _serve(self) -> None:
         """Be the writer: lead when nobody else does, and call back for whatever was submitted."""
         while True:
-            with self._changed:
+            with self._mutex:
                 self._wait_until_needed()
                 if self._leader is None and self._queue:
                     self._leader = self._serving
@@ -220,7 +222,7 @@ class GroupCommit(Generic[Writer]):
                     return
             if self._leader is self._serving:
                 self._commit()
-                with self._changed:
+                with self._mutex:
                     self._hand_on()
             self._call_back()
 
@@ -236,7 +238,7 @@ class GroupCommit(Generic[Writer]):
         return bool(self._answered) or (is_idle and (bool(self._queue) or self._is_closed))
 
     def _call_back(self) -> None:
-        with self._changed:
+        with self._mutex:
             answered, self._answered = self._answered, deque()
         for ticket in answered:
             assert ticket.done is not None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from types import TracebackType
 from urllib.parse import quote
 
 from saga_engine.errors import (
@@ -335,13 +336,27 @@ def _run_script(connection: sqlite3.Connection, script: str) -> None:
 # --- what SQLite's errors mean -------------------------------------------------------------------------------
 
 
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> _Translating:
     """Turn SQLite's errors into ours, with the path and what to do."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _translation(error, path) from error
+    return _Translating(path)
+
+
+class _Translating:
+    """The context of `translated`; a class, as it is around every transaction and a generator costs more."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise _translation(error, self._path) from error
 
 
 _ADVICE = {

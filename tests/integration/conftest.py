@@ -1,8 +1,13 @@
-"""Fixtures of the tests that run sagas through an engine: each test runs on every journal with every driver."""
+"""Fixtures of the tests that run sagas through an engine: each test runs on every journal and with every driver.
+
+Of the six pairs of those, three show all that differs; the others are deselected, which pytest counts. With
+`SAGA_EVERY_PAIR` in the environment all six run.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +21,25 @@ from saga_engine.journal import Journal
 from saga_engine.journals import open_journal
 from saga_engine.testing import ManualClock
 
+#: Each journal and each driver, in the pairs that have most in common with what people run.
+PAIRS = frozenset({("memory", "async"), ("sqlite", "sync"), ("sqlite", "async with plain steps")})
+
 Resolve = Callable[..., BackgroundResponse]
 NewEngine = Callable[..., Engine]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the pairs above, unless every pair is wanted."""
+    if os.environ.get("SAGA_EVERY_PAIR"):
+        return
+    left_out = {item for item in items if (pair := _pair_of(item)) is not None and pair not in PAIRS}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
+
+
+def _pair_of(item: pytest.Item) -> tuple[str, str] | None:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return (params["journal_url"], params["driver"]) if {"journal_url", "driver"} <= params.keys() else None
 
 
 @pytest.fixture(params=["memory", "sqlite"])
