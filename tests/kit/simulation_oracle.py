@@ -90,6 +90,7 @@ class Lay:
         apart: the steps of other branches of a group around it.
         children: the child sagas around it, outermost first.
         room: the steps that its `skip` ends: those of its branch or child saga; () for the whole saga.
+        groups: the steps of each branch of each group.
     """
 
     def __init__(self, chain: list[Tree]) -> None:
@@ -97,6 +98,7 @@ class Lay:
         self.apart: dict[str, frozenset[str]] = {}
         self.children: dict[str, tuple[str, ...]] = {}
         self.room: dict[str, tuple[str, ...]] = {}
+        self.groups: list[list[tuple[str, ...]]] = []
         self._walk(chain, frozenset(), frozenset(), (), ())
 
     def _walk(
@@ -121,6 +123,7 @@ class Lay:
     def _branches(
         self, tree: Branches, before: frozenset[str], apart: frozenset[str], children: tuple[str, ...]
     ) -> None:
+        self.groups.append([_names(branch) for branch in tree.branches])
         for branch in tree.branches:
             others = frozenset(_names([tree])) - frozenset(_names(branch))
             self._walk(branch, before, apart | others, children, _names(branch))
@@ -171,6 +174,8 @@ class Book:
         self.delivery = 1
         self.data: dict[str, dict[str, Any]] = defaultdict(dict)
         self.edits: dict[str, Any] = {}
+        #: The steps that durably wrote what other branches may write as well.
+        self.messy: set[str] = set()
         self.waiting: dict[str, str] = {}
         self.signals: list[tuple[str, Any, float]] = []
         self.received: dict[str, Any] = {}
@@ -341,6 +346,8 @@ class Book:
             assert (step, _RESULT_OF[name]) in self.in_flight, f"a result of what is not in flight: {entry}"
             self.in_flight.discard((step, _RESULT_OF[name]))
         if "state" in entry:
+            if entry["state"].get("everybody's") == step:
+                self.messy.add(step)
             own = {key: value for key, value in entry["state"].items() if key.endswith(f" {step}")}
             self.data[step].update(own)
 
@@ -402,6 +409,7 @@ class Book:
         assert not missing, f"started before {sorted(missing)}: {entry}"
         assert step not in self.over, f"started again after it was over: {entry}"
         assert self.back is None, f"started while the execution compensates: {entry}"
+        self._judge_joins(self.lay.before[step], entry)
         assert not self.parked, f"started while {sorted(self.parked)} is parked: {entry}"
         assert entry["at"] >= self.retry_at.get(step, 0.0), (
             f"started before its retry at {self.retry_at[step]}: {entry}"
@@ -410,6 +418,13 @@ class Book:
             assert not self.is_cancelled, f"started after it was cancelled: {entry}"
             is_late = self.deadline_at is not None and self.at >= self.deadline_at
             assert not is_late, f"started after the deadline: {entry}"
+
+    def _judge_joins(self, over: frozenset[str], entry: dict[str, Any]) -> None:
+        """Check that of a group whose branches wrote one key differently nothing went on."""
+        for branches in self.lay.groups:
+            if frozenset(name for branch in branches for name in branch) <= over:
+                writers = [branch for branch in branches if self.messy.intersection(branch)]
+                assert len(writers) < 2, f"nobody saw that {writers} wrote one key differently: {entry}"
 
     def _StepSkipped(self, entry: dict[str, Any], step: str) -> None:
         assert step not in self.started, f"skipped after it had started: {entry}"
@@ -540,6 +555,8 @@ class Book:
         busy = [name for name, operation in self.in_flight if (name, operation) != (step, "compensate")]
         assert not busy, f"undone while {busy} is in flight: {entry}"
         order = self.undo_order_now()
+        is_stopped = bool(self.parked) and self.script.park_policy == "stop"
+        assert not is_stopped, f"undone although {sorted(self.parked)} parked: {entry}"
         assert order[:1] == [step], f"undone before {order[:1]}: {entry}"
         assert entry["at"] >= self.retry_at.get(f"undo {step}", 0.0), f"undone before its retry: {entry}"
         if step not in self.undoing:
@@ -607,6 +624,7 @@ class Book:
         else:
             assert not self.is_cancelled or self.is_pivot_done, f"ended {status} although it was cancelled: {entry}"
             missing = set(self.leaves) - self.over
+            self._judge_joins(frozenset() if self.is_skipped else frozenset(self.leaves), entry)
             assert self.is_skipped or not missing, f"ended {status} without {sorted(missing)}: {entry}"
             assert status == "COMPLETED" or not self.owed, f"skipped with effects of {sorted(self.owed)}: {entry}"
         self.end = status
@@ -623,6 +641,8 @@ class Book:
 
     def _StateEdited(self, entry: dict[str, Any], step: str) -> None:
         if self.end is None:
+            if "everybody's" in entry["changes"]:
+                self.messy.clear()
             self.edits.update({key: value for key, value in entry["changes"].items() if key.startswith("edit ")})
 
     def _UndoOrdered(self, entry: dict[str, Any], step: str) -> None:
