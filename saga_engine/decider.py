@@ -163,7 +163,8 @@ def _unless_turning_back(state: State, phases: int) -> tuple[Action, ...]:
     ready = tuple(action for action in _ready_actions(state) if not isinstance(action, Wait))
     if ready and (state.skipped or phases & Phase.PARKED.bit or _trouble(state) is not None):
         return ()
-    return ready
+    parking = tuple(action for action in ready if isinstance(action, Park))
+    return parking[:1] or ready
 
 
 def _limit_reached(state: State) -> Park | None:

@@ -5,7 +5,7 @@ happen next (a call returns, a commit is written, time passes, mail comes, someb
 pick one, again and again: first in a storm, then in calm weather, in which everything must come to rest in bounded
 time. What happened is judged by `simulation_oracle`, from the world's log alone.
 
-    report = simulate(12345)
+    run_seed(12345)
 """
 
 from __future__ import annotations

@@ -190,7 +190,8 @@ def tell(log: Sequence[Event], scripts: Sequence[Script]) -> list[str]:
     """Write down what was drawn and what happened, a line for each step, event and entry."""
     lines: list[str] = []
     for script in scripts:
-        lines += [repr(script).split(" chain=")[0], *_drawn(script.chain, "  ")]
+        drawn = {name: getattr(script, name) for name in script.__slots__ if name not in ("chain", "leaves")}
+        lines += [f"saga {drawn}", *_drawn(script.chain, "  ")]
     for number, event in enumerate(log):
         if isinstance(event, Written):
             lines.append(f"{number} written by execution {event.execution}{', released' if event.is_release else ''}")
