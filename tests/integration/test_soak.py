@@ -1,6 +1,7 @@
 """The soak: four worker processes on one SQLite file, SIGKILL at random, and a ledger that must agree in the end.
 
-`SAGA_SOAK_SECONDS=600` is the long form, `SAGA_SOAK_SEED=7` draws the same kills and orders again.
+`SAGA_SOAK_SECONDS=600` is the long form (beyond two minutes with `-o faulthandler_timeout=0`), `SAGA_SOAK_SEED=7` draws
+the same orders, and kills as far as time allows, again.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ class Soak:
         self.orders, self.kills = [], 0
 
     def worker(self):
-        return subprocess.Popen([sys.executable, soak_worker.__file__, str(self.folder)], stderr=subprocess.DEVNULL)
+        command = [sys.executable, soak_worker.__file__, str(self.folder)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def close(self):
         for worker in self.workers:
             worker.kill()
             worker.wait()
+            worker.stdin.close()
         self.engine.close()
 
     def order(self):
@@ -69,6 +72,7 @@ class Soak:
         number = self.dice.choice(numbers)
         self.workers[number].kill()
         self.workers[number].wait()
+        self.workers[number].stdin.close()
         self.workers[number] = self.worker()
         self.kills += 1
         return True

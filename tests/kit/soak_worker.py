@@ -8,9 +8,11 @@ What a step does is drawn from its execution's number and its attempt, so every 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -188,9 +190,15 @@ EFFECTS = frozenset(
 
 
 def main(folder: str) -> int:
-    """Be a worker until SIGTERM."""
+    """Be a worker until SIGTERM, or until whoever started it is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with Engine(journal_in(Path(folder)), config={}, poll_s=0.1, concurrency_max=8) as engine:
         return engine.run()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
 
 
 if __name__ == "__main__":
