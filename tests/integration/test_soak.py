@@ -6,6 +6,7 @@ the same orders, and kills as far as time allows, again.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sqlite3
@@ -101,7 +102,7 @@ def test_every_order_ends_and_the_ledger_agrees_whoever_is_killed(tmp_path):
         _calm(soak)
         _judge(soak)
     finally:
-        print(f"SAGA_SOAK_SEED={SEED}: {len(soak.orders)} orders, {soak.kills} kills")
+        sys.stdout.write(f"SAGA_SOAK_SEED={SEED}: {len(soak.orders)} orders, {soak.kills} kills\n")
         soak.close()
 
 
@@ -166,4 +167,4 @@ def _nobody_shared_a_right(folder):
             spans[right][saga_id] = (first, number)
     for right, found in spans.items():
         ordered = sorted(found.values())
-        assert all(a[1] < b[0] for a, b in zip(ordered, ordered[1:], strict=False)), (right, found)
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(ordered)), (right, found)
