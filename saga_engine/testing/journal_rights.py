@@ -205,6 +205,15 @@ class RightsConformance:
         second.release(SagaStatus.COMPENSATED, at=60.0, frees=RIGHT)
         assert _due_at(journal, "s-3") == 60.0
 
+    def test_a_right_that_is_taken_and_given_back_in_one_commit_is_passed_on(self, journal: Journal) -> None:
+        holder = Scribe(journal, "s-1").start(exclusive=RIGHT)
+        woken, _ = _waiter(journal, "s-2"), _waiter(journal, "s-3")
+        holder.release(SagaStatus.COMPLETED, at=50.0, frees=RIGHT)
+        taker = woken.taking("d-2")
+        commit = replace(taker.next(), take=True, exclusive=RIGHT, status=SagaStatus.CANCELLED, at=60.0)
+        assert isinstance(taker.write(replace(commit, release=Release(frees=RIGHT))), Committed)
+        assert _due_at(journal, "s-3") == 60.0
+
     def test_one_that_is_due_already_does_not_use_up_the_wake_of_the_next(self, journal: Journal) -> None:
         """It may be one that cannot go on; the others must not wait for it."""
         holder = Scribe(journal, "s-1").start(exclusive=RIGHT)
