@@ -42,7 +42,7 @@ class _InSections(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in _SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(str(command.name), command.get_short_help_str(80)) for command in commands])
+                formatter.write_dl([(str(command.name), command.get_short_help_str(200)) for command in commands])
 
 
 @click.group(cls=_InSections, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -37,7 +37,10 @@ class Delivery:
         self._progress = progress
         self._request = request
         self.saga_id = f"{saga.__name__}:{saga().key(copy.deepcopy(request))}"
-        services = _services(saga, self._record() or _about_to_start(self.saga_id, saga, request))
+        record = self._record()
+        if record is None or record.is_purged:  # nothing that the journal has tells what its steps need
+            record = _about_to_start(self.saga_id, saga, request)
+        services = _services(saga, record)
         self._saga = saga.make(services.config, services.client, services.logger, engine=engine)
 
     def _record(self) -> SagaRecord | None:
@@ -49,7 +52,7 @@ class Delivery:
     def once(self) -> BackgroundResponse:
         """Deliver the request."""
         record = self._record()
-        if record is not None:
+        if record is not None and not record.is_purged:
             self._progress.know(record.saga_id)
         return self._saga.resolve(copy.deepcopy(self._request))
 

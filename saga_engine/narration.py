@@ -192,8 +192,8 @@ def _awaited(entry: SignalAwaited, timeline: Timeline) -> str:
 
 
 def _received(entry: SignalReceived, timeline: Timeline) -> str:
-    is_kept = any(signal is entry for signal in timeline.state.signals)
-    return f"gets the signal {entry.name!r}{', and keeps it until a step waits for it' if is_kept else ''}"
+    kept = ", and keeps it until a step waits for it" if entry in timeline.state.signals else ""
+    return f"gets the signal {entry.name!r}{kept}"
 
 
 def _missed(entry: SignalMissed, timeline: Timeline) -> str:

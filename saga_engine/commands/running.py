@@ -102,13 +102,21 @@ def worker(
         with board:
             # Inside, because the board puts itself between standard error and whoever keeps a hold of it.
             logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-            left = engine.run(stop_timeout_s)
+            left = _until_stopped(engine, stop_timeout_s)
         if board.broken is not None:
             raise board.broken
         board.finish()
     if left:
         click.echo(f"saga: {_left(left, stop_timeout_s)}", err=True)
     return EXIT_LATER if left else EXIT_DONE
+
+
+def _until_stopped(engine: Engine, stop_timeout_s: float) -> int:
+    try:
+        return engine.run(stop_timeout_s)
+    except Stopped as stopped:  # for the second time
+        stopped.how_to_go_on = "what was in a step then is left: the next worker goes on from there"
+        raise
 
 
 def _left(count: int, stop_timeout_s: float) -> str:

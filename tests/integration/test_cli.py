@@ -11,96 +11,33 @@ import re
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
+from command_line import DEADLINE_S, KIT, Run, command_in, finish, prepare, start, wait_for
 
 from saga_engine import Engine, SagaStatus
 from saga_engine.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-KIT = ROOT / "tests" / "kit"
-DEADLINE_S = 60
-#: Made absolute now: the tests run in directories of their own.
-PATHS = [str(KIT), *(str(Path(path).resolve()) for path in os.environ.get("PYTHONPATH", "").split(":") if path)]
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How one command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory of the test's own, with two requests in it; the last one is refused at the end."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(KIT), *sys.path])
-    for name in ("COLUMNS", "SAGA_JOURNAL_URL", "FORCE_COLOR", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "good.json").write_text('{"id": "PR-1"}')
-    (tmp_path / "bad.json").write_text('{"id": "PR-2", "is_refused": true, "api_key": "s3cret"}')
-    return tmp_path
+    return prepare(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def saga(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process."""
-
-    def run(*arguments: str) -> Ran:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments), prog_name="saga")
-        out, err = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), out, err)
-
-    return run
-
-
-def environment() -> dict[str, str]:
-    """The environment of a process that runs in another directory."""
-    return {**os.environ, "PYTHONPATH": ":".join(PATHS), "TERM": "xterm-256color"}
-
-
-def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Run a command in a process of its own."""
-    command = [sys.executable, "-m", "saga_engine", *arguments]
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen(command, env=environment(), **given)
-
-
-def finish(process: subprocess.Popen[str]) -> Ran:
-    try:
-        out, err = process.communicate(timeout=DEADLINE_S)
-    finally:
-        process.kill()
-    return Ran(process.returncode, out or "", err or "")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.01)
+    return command_in(capsys)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -242,6 +179,12 @@ BAD_INPUT = {
     "no journal to list": (["list"], "there is no journal at"),
     "no journal to show": (["show", "Order:PR-1"], "there is no journal at"),
     "no journal to recover": (["recover"], "there is no journal at"),
+    "no journal to signal in": (["signal", "Order:PR-1", "go"], "there is no journal at"),
+    "no journal to purge": (["purge", "--older-than", "1d"], "there is no journal at"),
+    "no module of sagas": (["worker", "no_such"], "'no_such' cannot be imported"),
+    "a module without sagas": (["worker", "json"], "'json' has no sagas"),
+    "no such export": (["replay", "no.json"], "no.json: No such file or directory"),
+    "no export": (["replay", "good.json"], "this is no exported execution"),
     "no journal to resolve in": (["resolve", "Order:PR-1", "Ship", "--note", "x"], "there is no journal at"),
 }
 
@@ -612,6 +555,7 @@ def test_the_page_names_every_command_every_option_and_every_exit_code() -> None
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for name, command in main.commands.items():
         assert f"## saga {name}" in page
+        assert f"`saga {name}" in page.partition("## Options")[0], "the table of commands"
         for option in (option for one in command.params if isinstance(one, click.Option) for option in one.opts):
             assert f"`{option}" in page, f"saga {name} {option}"
     assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "130", "143"]

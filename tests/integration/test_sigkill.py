@@ -11,10 +11,10 @@ from pathlib import Path
 
 import crash_child
 import pytest
-from crash_child import scenario_of, world_in
+from crash_child import CARRIERS, scenario_of, world_in
 from crash_oracle import judge
-from crash_scenarios import saga_for
-from crashpoints import Called, Life, World, Written, by_recover, by_redelivery, play
+from crash_scenarios import sagas_for
+from crashpoints import Called, Life, World, Written, play
 
 from saga_engine.journals import open_journal
 
@@ -49,10 +49,9 @@ def told_by(process: subprocess.Popen[str]) -> str:
 
 def points_of(scenario: str, kills: tuple[int, ...], how: str) -> list[str]:
     """The points of the life after these kills, found out in this process."""
-    carry = by_redelivery if how == "deliver" else by_recover
     found = scenario_of(scenario)
     journal = open_journal("memory://")
-    world = play(World(journal, "R-1", lambda life: saga_for(found, life), found.meanwhile), kills, carry)
+    world = play(World(journal, "R-1", lambda life: sagas_for(found, life), found.meanwhile), kills, CARRIERS[how])
     return world.lives[-1].points
 
 
@@ -111,3 +110,26 @@ def test_J04_S16_a_saga_whose_recovery_is_killed_too_is_brought_to_its_end(scena
     first = 2 * len(points_of(scenario, (), "recover")) // 3
     second = len(points_of(scenario, (first,), "recover")) // 2
     kill_and_judge(tmp_path, scenario, (first, second), "recover")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "how", "where"),
+    [
+        ("one branch committed and one running", "deliver", 0.7),
+        ("one branch committed and one running", "work", 0.6),
+        ("a failure in a group in a group", "recover", 0.8),
+        ("a child completed, then undone", "work", 0.9),
+        ("pivot, probe says done", "recover", 0.5),
+        ("a signal that is waited for", "deliver", 0.7),
+        ("undo parked, then resumed", "recover", 0.8),
+        ("completed, then undone", "recover", 0.6),
+        ("one of two has the right", "deliver", 0.5),
+        ("a later order undoes it", "recover", 0.7),
+        ("a late effect after the end", "deliver", 0.9),
+    ],
+)
+def test_S16_a_saga_of_the_whole_engine_whose_process_is_killed_is_brought_to_its_end_by_another_process(
+    scenario: str, how: str, where: float, tmp_path: Path
+) -> None:
+    points = points_of(scenario, (), how)
+    kill_and_judge(tmp_path, scenario, (1 + round(where * (len(points) - 1)),), how)

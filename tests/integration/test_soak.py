@@ -42,7 +42,8 @@ class Soak:
 
     def worker(self):
         command = [sys.executable, soak_worker.__file__, str(self.folder)]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        with (self.folder / "told").open("ab") as told:
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=told)
 
     def close(self):
         for worker in self.workers:
@@ -91,6 +92,9 @@ class Soak:
                 self.engine.journal.put(header.eid, SignalReceived(at=time.time(), name="approved", payload=Raw(b"1")))
 
     def unfinished(self):
+        """List what is not at rest yet; nobody but this test ends a worker."""
+        ended = [worker.returncode for worker in self.workers if worker.poll() is not None]
+        assert not ended, f"workers ended with {ended}: {(self.folder / 'told').read_text()[-2000:]}"
         standing = (SagaStatus.RUNNING, SagaStatus.SUSPENDED, SagaStatus.COMPENSATING)
         return [h for status in standing for h in self.engine.journal.search(status=status, limit=10_000)]
 

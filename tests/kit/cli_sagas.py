@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from connect.eaas.core.responses import BackgroundResponse
-from tenacity import stop_after_attempt
+from tenacity import stop_after_attempt, wait_fixed
 
-from saga_engine import Saga, SagaRecord
+from saga_engine import Chain, Exclusive, Parallel, Saga, SagaContext, SagaRecord, WaitFor
 from transactions import BackgroundTransaction, RetryPolicy, Suspend
 
 DONE = BackgroundResponse.done()
@@ -187,3 +187,89 @@ class Clinging(Order):
 
     def transactions(self, request: dict[str, Any]) -> list[Any]:
         return [Stubborn]
+
+
+class Scan(Step):
+    """In a branch of its own."""
+
+
+class Pack(Step):
+    """The first step of the other branch."""
+
+
+class Label(Step):
+    """The second step of the other branch."""
+
+
+class Delivery(Saga):
+    """A child: two steps."""
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [Reserve, Ship]
+
+
+class Whole(Order):
+    """Branches, a child saga, and a person's approval."""
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [Parallel(Scan, Chain(Pack, Label)), Delivery, WaitFor("approved", timeout_s=600), Charge]
+
+
+class AlwaysRefused(Step):
+    """Cannot be undone, and is the last step of a child."""
+
+    def execute(self, request: dict[str, Any]) -> Any:
+        raise ConnectionError("nobody answers")
+
+    def compensate(self, request: dict[str, Any], e: Exception) -> Any:
+        raise TimeoutError("nor now")
+
+    compensation_retry = RetryPolicy(stop=stop_after_attempt(1))
+
+
+class Stranded(Saga):
+    """A child that parks."""
+
+    compensation_retry = RetryPolicy(stop=stop_after_attempt(1))
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [Reserve, AlwaysRefused]
+
+
+class Stranding(Order):
+    """Parks in a child."""
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [Charge, Stranded]
+
+
+class Count(Step):
+    """Fails until the file `fixed` is there, and then shows what its state says."""
+
+    def __init__(self, context: SagaContext) -> None:
+        self.context = context
+
+    def execute(self, request: dict[str, Any]) -> Any:
+        if not Path("fixed").exists():
+            raise ConnectionError("not yet")
+        return BackgroundResponse.skip(f"counted {self.context.state.get('count')}")
+
+
+class Counting(Order):
+    """Tries again in an hour."""
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [Reserve, CountHourly]
+
+
+class CountHourly(Count):
+    """The same, once an hour, and harmless to repeat."""
+
+    retry = RetryPolicy(wait=wait_fixed(3600))
+    is_idempotent = True
+
+
+class Alone(Polling):
+    """One at a time."""
+
+    exclusive = Exclusive(key=lambda request: "the only one")

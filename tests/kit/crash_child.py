@@ -1,10 +1,10 @@
 """A real process that carries one scripted saga on, on SQLite, and can be told to stop at a point to be killed.
 
-Usage: crash_child.py FOLDER SCENARIO LIFE DIES_AT (deliver | recover)
+Usage: crash_child.py FOLDER SCENARIO LIFE DIES_AT (deliver | recover | work)
 
 At its point of that number (0: at none) it writes the point's label to its standard output and waits for its end.
-When the execution is at rest, it writes "at rest" and ends by itself. What outlives it is in FOLDER: the journal,
-the vendor's ledger, and the log, which is written without a buffer.
+When the execution is at rest, it writes "at rest" and ends by itself. One that works has a worker. What outlives it is
+in FOLDER: the journal, the vendor's ledger, and the log, which is written without a buffer.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import sys
 from pathlib import Path
 
 import msgspec
-from crash_scenarios import SCENARIOS, Scenario, saga_for
-from crashpoints import Called, Event, Life, Vendor, World, by_recover, by_redelivery
+from crash_scenarios import SCENARIOS, Scenario, sagas_for
+from crashpoints import Called, Carrier, Event, Life, Vendor, World, by_recover, by_redelivery, by_worker
 
 from saga_engine.journals import open_journal
 
-__all__ = ["scenario_of", "world_in"]
+__all__ = ["CARRIERS", "scenario_of", "world_in"]
+
+CARRIERS: dict[str, Carrier] = {"deliver": by_redelivery, "recover": by_recover, "work": by_worker}
 
 #: From one life to the next so many seconds pass: whatever is waited for, is due.
 BETWEEN_LIVES_S = 100_000.0
@@ -40,11 +42,13 @@ class VendorFile(Vendor):
         self._ledger.execute("INSERT OR IGNORE INTO thing (key, step) VALUES (?, ?)", (key, step))
 
     def delete(self, undo_key: str, key: str) -> None:
-        self._ledger.execute("INSERT OR IGNORE INTO undo VALUES (?, ?)", (undo_key, key))
-        self._ledger.execute(
-            "UPDATE thing SET is_gone = 1 WHERE key = ? AND EXISTS (SELECT 1 FROM undo WHERE key = ? AND thing = ?)",
-            (key, undo_key, key),
-        )
+        self._ledger.execute("BEGIN IMMEDIATE")
+        if self._ledger.execute("INSERT OR IGNORE INTO undo VALUES (?, ?)", (undo_key, key)).rowcount:
+            self._ledger.execute("UPDATE thing SET is_gone = 1 WHERE key = ?", (key,))
+        self._ledger.execute("COMMIT")
+
+    def delete_by_hand(self, step: str) -> None:
+        self._ledger.execute("UPDATE thing SET is_gone = 1 WHERE step = ?", (step,))
 
     def has(self, key: str) -> bool:
         return self._ledger.execute("SELECT 1 FROM thing WHERE key = ? AND NOT is_gone", (key,)).fetchone() is not None
@@ -97,7 +101,7 @@ def scenario_of(name: str) -> Scenario:
 def world_in(folder: Path, scenario: Scenario, life: int) -> World:
     """Open what earlier lives left in the folder."""
     journal = open_journal(f"sqlite:///{folder / 'saga.db'}")
-    world = World(journal, "R-1", lambda of: saga_for(scenario, of), scenario.meanwhile, life_type=DoomedLife)
+    world = World(journal, "R-1", lambda of: sagas_for(scenario, of), scenario.meanwhile, life_type=DoomedLife)
     world.vendor = VendorFile(folder / "vendor.db")
     world.log = LogFile(folder / "log")
     world.now += BETWEEN_LIVES_S * life
@@ -109,7 +113,7 @@ def main(folder: str, name: str, number: str, dies_at: str, how: str) -> None:
     """Live."""
     world = world_in(Path(folder), scenario_of(name), int(number))
     life = DoomedLife(world, int(number), int(dies_at))
-    {"deliver": by_redelivery, "recover": by_recover}[how](life)
+    CARRIERS[how](life)
     tell("at rest")
     life.engine.close()
     world.journal.close()
