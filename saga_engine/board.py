@@ -50,6 +50,8 @@ class End:
 
     def as_line(self) -> str:
         """Give it as a person reads it."""
+        if self.status is SagaStatus.PARKED:
+            return one_line(f"{self.saga_id} PARKED{(self.error or '').removeprefix('parked')}")
         return one_line(f"{self.saga_id} {self.status.value}" + (f": {self.error}" if self.error else ""))
 
 

@@ -232,7 +232,9 @@ class Corrections(ABC):
         header, state, _ = self._standing(saga_id)
         found = state.steps.get(name)
         if found is None or found.phase is not Phase.PARKED:
-            raise NotAllowed(f"{saga_id}: step {step!r} is not parked; parked are {_parked(state) or 'none'}")
+            raise NotAllowed(
+                f"{saga_id}: step {step!r} is not parked; parked are {', '.join(_parked(state)) or 'none'}"
+            )
         if state.turned_back and outcome != "undone":
             raise NotAllowed(f"{saga_id} is compensating: only the outcome 'undone' lets it go on")
         if outcome == "not_done" and found.parked_from is Phase.COMPLETED:

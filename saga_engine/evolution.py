@@ -554,8 +554,9 @@ def _on_state_saved(state: State, entry: Any) -> dict[str, Any]:
 
 
 def _on_signal_received(state: State, entry: Any) -> dict[str, Any]:
-    signals = (*state.signals, entry)
-    return _take_signals(replace(state, signals=signals), {})
+    if not any(_is_awaited(state, name, entry) for name in state.steps):
+        return {"signals": (*state.signals, entry)}  # nor is any of those that are kept
+    return _take_signals(replace(state, signals=(*state.signals, entry)), {})
 
 
 def _on_cancel_requested(state: State, entry: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -38,12 +39,19 @@ class Soak:
         self.folder, self.dice = folder, random.Random(SEED)
         self.engine = Engine(journal_in(folder), config={})
         self.workers = [self.worker() for _ in range(WORKERS)]
-        self.orders, self.kills = [], 0
+        self.orders, self.approved, self.kills = [], set(), 0
 
     def worker(self):
         command = [sys.executable, soak_worker.__file__, str(self.folder)]
         with (self.folder / "told").open("ab") as told:
             return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=told)
+
+    def stacks(self):
+        """Let every worker tell what its threads do."""
+        for worker in self.workers:
+            worker.send_signal(signal.SIGUSR1)
+        time.sleep(1.0)
+        return (self.folder / "told").read_text()[-20_000:]
 
     def close(self):
         for worker in self.workers:
@@ -86,9 +94,10 @@ class Soak:
             self.engine.journal.put(header.eid, CancelRequested(at=time.time(), reason="no longer wanted"))
 
     def approve_all(self):
-        """Approve what waits for it, without driving it on here."""
+        """Approve what waits for it, once, without driving it on here."""
         for header in self.engine.journal.search(status=SagaStatus.SUSPENDED, limit=10_000):
-            if header.due_at is None:
+            if header.due_at is None and header.eid not in self.approved:
+                self.approved.add(header.eid)
                 self.engine.journal.put(header.eid, SignalReceived(at=time.time(), name="approved", payload=Raw(b"1")))
 
     def unfinished(self):
@@ -125,7 +134,7 @@ def _storm(soak):
 def _calm(soak):
     ends_at = time.monotonic() + CALM_S_MAX
     while left := soak.unfinished():
-        assert time.monotonic() < ends_at, f"not at rest: {left[:5]}"
+        assert time.monotonic() < ends_at, f"not at rest are {len(left)}: {left[:3]}; the workers: {soak.stacks()}"
         soak.approve_all()
         time.sleep(0.2)
 

@@ -409,8 +409,10 @@ class HandAlarms:
         self._own = own
         self._alarms: list[Callable[[], None]] = []
 
-    def set(self, length_s: float, ring: Callable[[], None]) -> Callable[[], None]:
-        """Set an alarm, whatever its length."""
+    def set(self, length_s: float, ring: Callable[[], None], *, is_in_background: bool = False) -> Any:
+        """Set an alarm, whatever its length; those of the watchdog are the engine's own."""
+        if is_in_background:
+            return self._own.set(length_s, ring, is_in_background=True)
         self._alarms.append(ring)
         return ring
 

@@ -8,8 +8,10 @@ What a step does is drawn from its execution's number and its attempt, so every 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import random
+import signal
 import sqlite3
 import sys
 import threading
@@ -191,6 +193,7 @@ EFFECTS = frozenset(
 
 def main(folder: str) -> int:
     """Be a worker until SIGTERM, or until whoever started it is gone."""
+    faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with Engine(journal_in(Path(folder)), config={}, poll_s=0.1, concurrency_max=8) as engine:
         return engine.run()
