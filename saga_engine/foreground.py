@@ -30,14 +30,13 @@ def run_until_stopped(worker: Worker, stop_timeout_s: float) -> int:
 
 @contextmanager
 def _signals_in(stops: SimpleQueue[None]) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the wait; a second SIGINT does what it did before."""
+    """Let SIGTERM and SIGINT end the wait; the second one of a kind does what it did before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            signal.signal(number, before[signal.SIGINT])
+        signal.signal(number, before[signal.Signals(number)])
         stops.put(None)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
