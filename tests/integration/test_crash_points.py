@@ -1,7 +1,7 @@
 """Crash points: every saga is killed before and after every write, call and sleep, and again in its recovery.
 
 By default one kill at every point, with the sync driver, on an event loop and in the worker; and pairs (at every point,
-then at every point of the recovery; for sagas with groups, pivots, persons and rights at every third one) with the sync
+then at every point of the recovery; for sagas with groups, pivots, persons and rights at every fourth one) with the sync
 driver. Where two kills leave the very same world, its recovery is killed for one of them only.
 `SAGA_CRASH_POINTS=long` leaves none out, and adds pairs with the async driver and on SQLite, and triples.
 """
@@ -33,7 +33,7 @@ def each(scenarios: Sequence[Scenario]) -> pytest.MarkDecorator:
 
 
 #: Every how many points of a recovery it is killed, in sagas of the whole engine.
-STRIDE = 1 if IS_LONG else 3
+STRIDE = 1 if IS_LONG else 4
 #: Those that SQLite and plain steps on an event loop see as well: one of each kind.
 SAMPLE = tuple(
     scenario

@@ -201,6 +201,7 @@ class World:
         calls: how often each (operation, step) was called, by all lives.
         life_type: another kind of life than `Life`.
         saga_names: what the sagas are called, as of the last life.
+        has_workers: several threads of a life may look at the execution at once.
     """
 
     journal: Journal
@@ -216,6 +217,7 @@ class World:
     mail: int = 0
     life_type: type[Life] | None = None
     saga_names: tuple[str, ...] = ("Scripted",)
+    has_workers: bool = False
 
     @property
     def saga_id(self) -> str:
@@ -335,6 +337,14 @@ class Life:
         self.is_dead = True
         self.world.log.append(self.world.crashed(self.number, label))
         raise Crash(label)
+
+    def note(self, written: Written) -> None:
+        """Note a commit; one that another thread had under way when the process died became durable before that."""
+        log = self.world.log
+        place = len(log)
+        if self.is_dead:
+            place = next(n for n, event in enumerate(log) if isinstance(event, Crashed) and event.life == self.number)
+        log.insert(place, written)
 
     def breathe(self) -> None:
         """Let nothing happen after death."""
@@ -487,7 +497,7 @@ class MortalJournal:
         if isinstance(result, Committed):
             facts = tuple(fact_of(entry) for entry in commit.entries)
             of = self._saga_of(result.eid)
-            self._life.world.log.append(Written(self._life.number, facts, commit.release is not None, of))
+            self._life.note(Written(self._life.number, facts, commit.release is not None, of))
         return result
 
     def _saga_of(self, eid: int) -> str:
@@ -584,11 +594,11 @@ def play(world: World, kills: Sequence[int], carry: Carrier) -> World:
         try:
             carry(life)
         except Crash:
+            life.engine.close()  # first: what other threads had under way may take a lease even now
             world.bury()
         else:
-            return world
-        finally:
             life.engine.close()
+            return world
     raise AssertionError("a life that was not to die died")
 
 
@@ -633,6 +643,7 @@ def by_recover(life: Life) -> None:
 def by_worker(life: Life) -> None:
     """Start the sagas, and let the worker carry them on; the time passes when they wait for it."""
     world = life.world
+    world.has_workers = True
     life.engine._begun_worker()
     for saga in life.sagas:
         if world.header(saga.__name__) is None:
