@@ -1,7 +1,7 @@
 """Crash points: every saga is killed before and after every write, call and sleep, and again in its recovery.
 
-By default one kill at every point, with the sync driver, on an event loop and in the worker; and pairs (at every point,
-then at every point of the recovery; for sagas with groups, pivots, persons and rights at every fourth one) with the sync
+By default one kill at every point, with the sync driver, on an event loop and in the worker; and pairs (every point,
+then every point of the recovery; for sagas with groups, pivots, persons and rights every fourth one) with the sync
 driver. Where two kills leave the very same world, its recovery is killed for one of them only.
 `SAGA_CRASH_POINTS=long` leaves none out, and adds pairs with the async driver and on SQLite, and triples.
 """
