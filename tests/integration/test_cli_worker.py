@@ -183,10 +183,9 @@ def test_a_terminal_shows_what_is_under_way_and_what_ended(saga: Run, here: Path
     terminal, slave = pty.openpty()
     with working("cli_sagas:Hanging", stdin=slave, stdout=slave) as process:
         os.close(slave)
-        shown = _read_until(terminal, "running Hang")
-        assert "1 under way" in shown
+        assert "running Hang" in _read_until(terminal, "1 under way")
         (here / "go-on").touch()
-        shown = _read_until(terminal, "1 completed; 0 under way")
+        _read_until(terminal, "1 completed; 0 under way")
         process.send_signal(signal.SIGTERM)
         assert "\x1b[?25h" in _read_until(terminal, "Stopped: 1 completed."), "the cursor is shown again"
         assert process.wait(DEADLINE_S) == 0

@@ -65,28 +65,33 @@ def live(folder: Path, scenario: str, life: int, dies_at: int, how: str) -> None
             return
         process.kill()
         assert process.wait(TO_POINT_MAX_S) == -9, "it was not the kill that ended it"
+    with world_of(folder, scenario, life) as world:
+        world.log.append(world.crashed(life, label))
+
+
+@contextmanager
+def world_of(folder: Path, scenario: str, life: int) -> Iterator[World]:
+    """Open what earlier lives left; the journal, the ledger and the log are given back after the block."""
     world = world_in(folder, scenario_of(scenario), life)
-    world.log.append(world.crashed(life, label))
-    close(world)
-
-
-def close(world: World) -> None:
-    """Give back the journal, the ledger and the log."""
-    world.journal.close()
-    world.vendor.close()  # type: ignore[attr-defined]  # a VendorFile
-    world.log.close()  # type: ignore[attr-defined]  # a LogFile
+    try:
+        yield world
+    finally:
+        world.journal.close()
+        world.vendor.close()  # type: ignore[attr-defined]  # a VendorFile
+        world.log.close()  # type: ignore[attr-defined]  # a LogFile
 
 
 def kill_and_judge(folder: Path, scenario: str, kills: tuple[int, ...], how: str) -> None:
     """Kill one process after the other, let the last one recover, and judge the whole story."""
     for number, dies_at in enumerate((*kills, 0), 1):
         live(folder, scenario, number, dies_at, how)
-    world = world_in(folder, scenario_of(scenario), len(kills) + 2)
-    world.life_type = None
-    world.lives = [Life(world, number, None) for number in range(1, len(kills) + 2)]
-    assert {event.life for event in world.log if isinstance(event, (Called, Written))} <= set(range(1, len(kills) + 2))
-    judge(world, scenario_of(scenario))
-    close(world)
+    with world_of(folder, scenario, len(kills) + 2) as world:
+        world.life_type = None
+        world.has_workers = how == "work"
+        world.lives = [Life(world, number, None) for number in range(1, len(kills) + 2)]
+        told = {event.life for event in world.log if isinstance(event, (Called, Written))}
+        assert told <= set(range(1, len(kills) + 2))
+        judge(world, scenario_of(scenario))
 
 
 #: Evenly over the saga: the first and the last point, and in between.

@@ -341,9 +341,10 @@ class Life:
     def note(self, written: Written) -> None:
         """Note a commit; one that another thread had under way when the process died became durable before that."""
         log = self.world.log
-        place = len(log)
-        if self.is_dead:
-            place = next(n for n, event in enumerate(log) if isinstance(event, Crashed) and event.life == self.number)
+        if not self.is_dead:
+            log.append(written)
+            return
+        place = next(n for n, event in enumerate(log) if isinstance(event, Crashed) and event.life == self.number)
         log.insert(place, written)
 
     def breathe(self) -> None:
