@@ -605,7 +605,7 @@ def _resolution(entry: ParkedStepResolved, step: StepState, planned: PlanStep) -
 
 def _on_step_resumed(state: State, entry: Any) -> dict[str, Any]:
     step = state.steps.get(entry.step)
-    if step is None or state.status.is_ended:
+    if step is None or step.phase is Phase.UNDOING or state.status.is_ended:
         return {}
     phase = step.parked_from if step.phase is Phase.PARKED and step.parked_from else step.phase
     resumed = _resumed(phase)

@@ -3,7 +3,8 @@
 By default one kill at every point, with the sync driver, on an event loop and in the worker; and pairs (every point,
 then every point of the recovery; for sagas with groups, pivots, persons and rights every fourth one) with the sync
 driver. Where two kills leave the very same world, its recovery is killed for one of them only.
-`SAGA_CRASH_POINTS=long` leaves none out, and adds pairs with the async driver and on SQLite, and triples.
+`SAGA_CRASH_POINTS=long` leaves none out, and adds pairs with the async driver and on SQLite, and triples; `short` kills
+a recovery at every sixteenth point only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from saga_engine import Saga
 from saga_engine.journal import AnyEntry, Journal
 from saga_engine.journals import open_journal
 
-IS_LONG = os.environ.get("SAGA_CRASH_POINTS") == "long"
+FORM = os.environ.get("SAGA_CRASH_POINTS", "")
+IS_LONG = FORM == "long"
 
 
 def each(scenarios: Sequence[Scenario]) -> pytest.MarkDecorator:
@@ -32,8 +34,8 @@ def each(scenarios: Sequence[Scenario]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("scenario", scenarios, ids=lambda scenario: scenario.name.replace(" ", "-"))
 
 
-#: Every how many points of a recovery it is killed, in sagas of the whole engine.
-STRIDE = 1 if IS_LONG else 4
+#: Every how many points of a recovery it is killed, in chains, and in sagas of the whole engine.
+CORE_STRIDE, STRIDE = {"long": (1, 1), "": (1, 4), "short": (16, 16)}[FORM]
 #: Those that SQLite and plain steps on an event loop see as well: one of each kind.
 SAMPLE = tuple(
     scenario
@@ -159,7 +161,8 @@ def on(loop: asyncio.AbstractEventLoop) -> Carrier:
 def test_a_saga_killed_at_any_point_and_again_in_its_recovery_comes_to_its_end(
     scenario: Scenario, carry: Carrier
 ) -> None:
-    Trial(scenario, carry, memory()).play_all(depth=3 if IS_LONG and scenario.points_min < 25 else 2)
+    depth = 3 if IS_LONG and scenario.points_min < 25 else 2
+    Trial(scenario, carry, memory(), stride=CORE_STRIDE).play_all(depth)
 
 
 @each(WHOLE)

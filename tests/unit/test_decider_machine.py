@@ -319,7 +319,12 @@ class Books:
     def _tamper(self, entry: Any, step: str) -> None:
         self.is_tampered = True
 
-    _StepResumed = _StepSkippedByHand = _LateEffectFound = _StateEdited = _tamper
+    _StepSkippedByHand = _LateEffectFound = _StateEdited = _tamper
+
+    def _StepResumed(self, entry: Any, step: str) -> None:
+        self.is_tampered = True
+        if not self.end:
+            self.parked.discard(step)
 
     def _StepSuspended(self, entry: Any, step: str) -> None:
         self.running.discard(step)

@@ -228,6 +228,8 @@ def test_a_resumption_of_what_runs_or_is_unknown_changes_nothing() -> None:
     state = after(begun("a", "b"), *done("a"), ran("b"))
     assert changes_nothing(state, resumed("nobody"))
     assert changes_nothing(state, resumed("b"))
+    state = after(state, failed("b", effect="none"), back(step="b"), undoing("a"))
+    assert changes_nothing(state, resumed("a"))
 
 
 def test_after_the_end_no_correction_changes_anything() -> None:
