@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from saga_engine.clock import Clock
 from saga_engine.codec import encode_json
-from saga_engine.decider import Undo, preview, replay
-from saga_engine.errors import BadRequest, CorruptJournal, LimitReached, NotAllowed
+from saga_engine.decider import Undo, full_id, preview, replay
+from saga_engine.errors import BadRequest, CorruptJournal, LimitReached, NotAllowed, UnknownExecution
 from saga_engine.evolution import UNDO_UNDER_WAY, has_passed_pivot, is_pivot_uncertain
 from saga_engine.journal import (
     CancelRequested,
@@ -293,11 +293,22 @@ class Corrections(ABC):
         Raises:
             UnknownExecution: there is none, or it was purged.
         """
-        state = replay(self.journal.load(self._place(saga_id).header.eid).entries)
+        state = replay(self._loaded(self._place(saga_id).header).entries)
         undos = preview(state)
         return Preview(saga_id, undos, None if undos else _why_nothing(state))
 
     # --- checking and sending ---
+
+    def _loaded(self, header: Header) -> Loaded:
+        """Read a whole execution.
+
+        Raises:
+            UnknownExecution: it was purged.
+        """
+        if header.is_purged:
+            saga_id = full_id(header.saga_id, header.generation)
+            raise UnknownExecution(f"{saga_id} was purged: only how it ended is left of it, see Engine.get")
+        return self.journal.load(header.eid)
 
     def _standing(self, saga_id: str) -> tuple[Header, State, Loaded]:
         """Read how an execution stands.

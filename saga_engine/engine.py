@@ -535,10 +535,10 @@ class Engine(Corrections, Background):
             )
         return Services(given.get("config"), given.get("client"), given.get("logger"))
 
-    def _note_stuck(self, header: Header, reason: str) -> None:
+    def _note_stuck(self, header: Header, reason: str, at: float | None = None) -> None:
         saga_id = full_id(header.saga_id, header.generation)
         self._log.error("execution is stuck", saga_id=saga_id, reason=reason)
-        self.journal.note_stuck(header, reason, self._clock.now())
+        self.journal.note_stuck(header, reason, self._clock.now() if at is None else at)
 
     # --- inspecting ---
 
@@ -560,10 +560,10 @@ class Engine(Corrections, Background):
         """Give all entries of an execution, oldest first.
 
         Raises:
-            UnknownExecution: there is none.
+            UnknownExecution: there is none, or it was purged.
         """
         place = self._place(saga_id)
-        entries = self.journal.load(place.header.eid).entries
+        entries = self._loaded(place.header).entries
         if not place.child:
             return list(entries)
         return [entry for entry in entries if (getattr(entry, "step", None) or "").startswith(f"{place.child}/")]
@@ -651,7 +651,7 @@ class Engine(Corrections, Background):
             UnknownExecution: there is none, or it was purged.
         """
         header = self._place(saga_id).header
-        return export_of(header, self.journal.load(header.eid))
+        return export_of(header, self._loaded(header))
 
     @staticmethod
     def replay(document: Mapping[str, Any]) -> SagaRecord:
@@ -670,7 +670,8 @@ class Engine(Corrections, Background):
         except LeaseLost:
             return  # whoever holds it takes the mail in with the next commit
         except _Stuck as stuck:
-            self._note_stuck(header, str(stuck))  # the message waits for whoever can go on
+            # The message waits for whoever can go on; an old note does not keep a worker from it.
+            self._note_stuck(header, str(stuck), at=0.0)
 
     # --- the worker ---
 

@@ -298,7 +298,8 @@ def _error(state: State) -> str | None:
         return state.response.output
     if state.turned_back is not None:
         step = state.steps.get(state.turned_back.step or "")
-        return (step and error_text(step)) or state.turned_back.cause
+        cause = state.turned_back.cause
+        return (step and error_text(step)) or ("undone by order" if cause == "undo" else cause)
     return None
 
 

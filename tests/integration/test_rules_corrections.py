@@ -189,6 +189,14 @@ def test_resume_tries_a_parked_undo_again_with_its_key(running, world):
     assert len({call.key for call in world.of("b", "compensate")}) == 1
 
 
+def test_what_somebody_says_who_has_no_such_saga_waits_for_those_who_have(running, new_engine, world):
+    engine = running(saga_of(world.step("a", LATER, DONE)))
+    new_engine(sagas=[]).resume(SAGA_ID)
+    assert "cannot be imported" in engine.get(SAGA_ID).stuck
+    engine._begun_worker()  # which leaves alone for minutes what a worker could not drive
+    assert engine.wait(SAGA_ID).status == "success"
+
+
 def test_resume_gives_the_undo_its_attempts_anew(running, world):
     twice = RetryPolicy(stop=stop_after_attempt(2))
     b = world.step("b", undo=[ValueError("stuck")] * 3 + [DONE], compensation_retry=twice)
@@ -491,6 +499,12 @@ def test_S32_a_delivery_in_the_middle_of_the_undo_gets_the_first_answer_and_runs
     assert world.undone == ["b", "a", "a"]
     assert engine.get(SAGA_ID).status is SagaStatus.COMPENSATED
     assert resolve(saga, on=engine).status == "success"
+
+
+def test_S32_what_was_undone_by_order_says_so(running, world):
+    engine = running(saga_of(world.step("a")))
+    engine.undo(SAGA_ID, note="returned")
+    assert (engine.get(SAGA_ID).status, engine.get(SAGA_ID).error) == (SagaStatus.COMPENSATED, "undone by order")
 
 
 def test_S32_an_undo_that_parks_is_resumed_and_its_answer_stays(running, resolve, world):
@@ -850,8 +864,9 @@ def test_what_a_purged_execution_lacks_is_said(running, world, clock, what):
     engine = running(saga_of(world.step("a")))
     clock.advance(100)
     engine.purge(older_than=50)
-    with pytest.raises((UnknownExecution, NotAllowed), match="purged"):
+    with pytest.raises((UnknownExecution, NotAllowed), match="purged") as refused:
         getattr(engine, what)(SAGA_ID)
+    assert SAGA_ID in str(refused.value)
 
 
 @pytest.mark.parametrize("what", ["signal", "cancel"])
