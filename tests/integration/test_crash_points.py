@@ -4,7 +4,7 @@ By default one kill at every point, with the sync driver, on an event loop and i
 then every point of the recovery; for sagas with groups, pivots, persons and rights every fourth one) with the sync
 driver. Where two kills leave the very same world, its recovery is killed for one of them only.
 `SAGA_CRASH_POINTS=long` leaves none out, and adds pairs with the async driver and on SQLite, and triples; `short` kills
-a recovery at every sixteenth point only.
+once in each story.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def each(scenarios: Sequence[Scenario]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("scenario", scenarios, ids=lambda scenario: scenario.name.replace(" ", "-"))
 
 
-#: Every how many points of a recovery it is killed, in chains, and in sagas of the whole engine.
-CORE_STRIDE, STRIDE = {"long": (1, 1), "": (1, 4), "short": (16, 16)}[FORM]
+#: How many kills in a story, and every how many points of a recovery it is killed, in sagas of the whole engine.
+DEPTH, STRIDE = {"long": (2, 1), "": (2, 4), "short": (1, 1)}[FORM]
 #: Those that SQLite and plain steps on an event loop see as well: one of each kind.
 SAMPLE = tuple(
     scenario
@@ -161,8 +161,7 @@ def on(loop: asyncio.AbstractEventLoop) -> Carrier:
 def test_a_saga_killed_at_any_point_and_again_in_its_recovery_comes_to_its_end(
     scenario: Scenario, carry: Carrier
 ) -> None:
-    depth = 3 if IS_LONG and scenario.points_min < 25 else 2
-    Trial(scenario, carry, memory(), stride=CORE_STRIDE).play_all(depth)
+    Trial(scenario, carry, memory()).play_all(depth=3 if IS_LONG and scenario.points_min < 25 else DEPTH)
 
 
 @each(WHOLE)
@@ -172,7 +171,7 @@ def test_S16_a_saga_of_the_whole_engine_killed_at_any_point_and_again_in_its_rec
 ) -> None:
     """In the short form every other scenario is redelivered, and every other one recovered."""
     carry = carry or (by_redelivery, by_recover)[WHOLE.index(scenario) % 2]
-    Trial(scenario, carry, memory(), stride=STRIDE).play_all(depth=2)
+    Trial(scenario, carry, memory(), stride=STRIDE).play_all(DEPTH)
 
 
 @each(CORE)
