@@ -54,7 +54,14 @@ from saga_engine.journal import (
 from saga_engine.journals import open_journal
 from saga_engine.logs import engine_logger, log_entries
 from saga_engine.plan import Workflow, asks, build_workflow, exclusive_of, plan_of, policy_of
-from saga_engine.record import SagaRecord, as_child_record, as_record, as_tombstone, to_response
+from saga_engine.record import (
+    SagaRecord,
+    as_child_record,
+    as_record,
+    as_tombstone,
+    to_response,
+    without_dead_holder,
+)
 from saga_engine.saga import Saga, Services, check_definition
 from saga_engine.scopes import documents_at
 from saga_engine.threads import ABANDONED_MAX, Threads
@@ -553,7 +560,8 @@ class Engine(Corrections, Background):
         """
         place = self._place(saga_id)
         if place.child:
-            return as_child_record(place.header, self._replayed(place.header), place.child)
+            header = without_dead_holder(place.header, self.journal)
+            return as_child_record(header, self._replayed(header), place.child)
         return self._record(place.header)
 
     def history(self, saga_id: str) -> list[Entry]:
@@ -591,7 +599,9 @@ class Engine(Corrections, Background):
         return [self._record(header) for header in headers]
 
     def _record(self, header: Header) -> SagaRecord:
-        return as_tombstone(header) if header.is_purged else as_record(header, self._replayed(header))
+        if header.is_purged:
+            return as_tombstone(header)
+        return as_record(without_dead_holder(header, self.journal), self._replayed(header))
 
     def _replayed(self, header: Header) -> State:
         return replay(self.journal.load(header.eid).entries)

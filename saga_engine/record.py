@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 from connect.eaas.core.responses import BackgroundResponse
+from msgspec.structs import replace
 
 from saga_engine.codec import decode_json
 from saga_engine.decider import Phase, State, StepState, full_id
-from saga_engine.journal import Header, Response, SagaStatus, StepStatus
+from saga_engine.journal import Header, Journal, Response, SagaStatus, StepStatus
 from saga_engine.recorded import as_text
 from saga_engine.scopes import documents_at
 from transactions import Kind
@@ -29,6 +30,7 @@ __all__ = [
     "error_text",
     "from_response",
     "to_response",
+    "without_dead_holder",
 ]
 
 
@@ -96,6 +98,12 @@ class SagaRecord:
         )
         value["response"] = msgspec.to_builtins(from_response(self.response)) if self.response else None
         return value
+
+
+def without_dead_holder(header: Header, journal: Journal) -> Header:
+    """Leave out who held the execution, if that one died: nobody drives it now."""
+    is_left = header.held_by is not None and not journal.is_held(header)
+    return replace(header, held_by=None) if is_left else header
 
 
 def as_record(header: Header, state: State) -> SagaRecord:

@@ -169,6 +169,8 @@ def _heading(record: SagaRecord) -> list[Text]:
         lines.append(Text(f"held by {record.held_by}"))
     elif record.next_due_at is not None:
         lines.append(Text(f"goes on at {date_time(record.next_due_at)}"))
+    elif record.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
+        lines.append(Text("nobody drives it now: saga recover takes it up"))
     if record.stuck:
         lines.append(Text(f"stuck: {one_line(record.stuck)}", style="red"))
     return lines

@@ -17,7 +17,7 @@ from saga_engine.exports import entries_of
 from saga_engine.journal import Entry, Header, SagaStarted, SagaStatus, as_builtins
 from saga_engine.logs import mask
 from saga_engine.narration import clock_time, one_line
-from saga_engine.record import SagaRecord, as_tombstone
+from saga_engine.record import SagaRecord, as_tombstone, without_dead_holder
 from saga_engine.terminal import Listed, print_entries, print_list, print_timeline, print_tombstone, print_undos
 
 __all__ = ["list_", "preview", "replay", "show"]
@@ -45,7 +45,7 @@ def list_(status: str | None, saga: str | None, is_stuck: bool, limit: int, url:
         wanted = None if status is None else SagaStatus(status.upper())
         headers = engine.journal.search(status=wanted, saga=saga, stuck=is_stuck, limit=limit)
         if is_json:
-            print_json([_summary(header, _error(engine, header)) for header in headers])
+            print_json([_summary(engine, header) for header in headers])
         elif headers:
             print_list(_listed(engine, header) for header in headers)
     if not is_json and len(headers) in (0, limit):
@@ -61,12 +61,13 @@ def _error(engine: Engine, header: Header) -> str | None:
     return as_tombstone(header).error
 
 
-def _summary(header: Header, error: str | None) -> dict[str, Any]:
+def _summary(engine: Engine, header: Header) -> dict[str, Any]:
     """Give what the header tells, under the names that a record has for it."""
     value = as_tombstone(header).as_builtins()
     for unknown in ("steps", "request", "state"):
         del value[unknown]
-    told = {"error": error, "held_by": header.held_by, "next_due_at": header.due_at, "stuck": header.stuck}
+    error, held_by = _error(engine, header), without_dead_holder(header, engine.journal).held_by
+    told = {"error": error, "held_by": held_by, "next_due_at": header.due_at, "stuck": header.stuck}
     masked: dict[str, Any] = mask({**value, **told, "is_purged": header.is_purged})
     return masked
 

@@ -153,7 +153,11 @@ def test_a_killed_worker_loses_nothing(saga: Run, here: Path) -> None:
     hanging(saga, here)
     with working("cli_sagas:Hanging") as process:
         wait_for((here / "hanging").exists)
+        assert saga("list", "--json").json[0]["held_by"].endswith(f":{process.pid}")
         process.kill()
+        process.wait(DEADLINE_S)
+    assert saga("list", "--json").json[0]["held_by"] is None
+    assert "nobody drives it now: saga recover takes it up" in saga("show", "Hanging:PR-1").out
     (here / "go-on").touch()
     with working("cli_sagas:Hanging", "cli_sagas:Polling"):
         wait_for(lambda: status(here, "Hanging:PR-1") == "COMPLETED")
