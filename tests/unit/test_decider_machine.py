@@ -758,8 +758,9 @@ class DeciderMachine(RuleBasedStateMachine):
         assert evolve(self.state, entry) != counted, f"decided in vain: {action}"
         if self.pivot_is_completed() and self.state.undo is None:
             assert not isinstance(action, TurnBack), "turned back behind the pivot"
-            # A person may say that the pivot is done when it is too late for that.
-            is_said = any(isinstance(entry, ParkedStepResolved) for entry in (*self.journal, *self.buffer))
+            # A person, or a late effect, may say that the pivot is done when it is too late for that.
+            said = (ParkedStepResolved, LateEffectFound)
+            is_said = any(isinstance(entry, said) for entry in (*self.journal, *self.buffer))
             assert is_said or not isinstance(action, Compensate), "undone behind the pivot"
 
     def pivot_is_completed(self) -> bool:
