@@ -8,10 +8,11 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from saga_engine.alarms import Alarms
 from saga_engine.bridges import Crossing, LoopBridge
@@ -43,9 +44,7 @@ class Threads:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._portal_context: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._portal: _Portal | None = None
         self._abandoned = 0
 
     def _begin_anew_after_fork(self) -> None:
@@ -73,14 +72,13 @@ class Threads:
         self._begin_anew_after_fork()
         with self._lock:
             if self._portal is None:
-                self._portal_context = start_blocking_portal("asyncio")
-                self._portal = self._portal_context.__enter__()
-                self._loop = self._portal.call(asyncio.get_running_loop)
+                self._portal = _Portal()
             portal = self._portal
-        portal.start_task_soon(crossing.run).add_done_callback(crossing.refuse)  # if it was cancelled unbegun
+        portal.tasks.start_task_soon(crossing.run).add_done_callback(crossing.refuse)  # if it was cancelled unbegun
 
     def _is_loop_closed(self) -> bool:
-        return self._loop is None or self._loop.is_closed()
+        portal = self._portal
+        return portal is None or portal.loop.is_closed()
 
     # --- threads that were given up ---
 
@@ -99,12 +97,52 @@ class Threads:
         self._begin_anew_after_fork()
         with self._lock:
             pool, self._pool = self._pool, None
-            context, self._portal_context, self._portal = self._portal_context, None, None
+            portal, self._portal = self._portal, None
         if pool is not None:
             pool.shutdown(wait=False)
-        if context is not None:
-            context.__exit__(None, None, None)
+        if portal is not None:
+            portal.close()
         self.alarms.close()
+
+
+_Begun = Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]]
+
+
+class _Portal:
+    """An event loop in a thread of its own, and the way into it.
+
+    Not anyio's `start_blocking_portal`: what that gives stops its loop when it is thrown away, and waits for its end.
+    In a forked child, which throws the parent's away, there is no such loop, and the wait would never be over.
+    """
+
+    def __init__(self) -> None:
+        begun: _Begun = Future()
+        # What runs in the loop sees nothing of the context of whoever came first.
+        arguments = (_run_loop, begun)
+        self._thread = threading.Thread(target=contextvars.Context().run, args=arguments, name="saga-loop", daemon=True)
+        self._thread.start()
+        self.tasks, self.loop = begun.result()
+
+    def close(self) -> None:
+        """End the loop when all that runs in it is over."""
+        with suppress(RuntimeError):  # it is over already, if a task raised what no loop outlives
+            self.tasks.call(self.tasks.stop)
+        self._thread.join()
+
+
+def _run_loop(begun: _Begun) -> None:
+    try:
+        anyio.run(_serve, begun)
+    except BaseException as error:
+        if begun.done():
+            raise
+        begun.set_exception(error)
+
+
+async def _serve(begun: _Begun) -> None:
+    async with BlockingPortal() as portal:
+        begun.set_result((portal, asyncio.get_running_loop()))
+        await portal.sleep_until_stopped()
 
 
 def _run_into(outcome: Future[T], function: Callable[..., T], *arguments: Any) -> None:

@@ -118,11 +118,14 @@ def test_S16_a_worker_process_takes_over_what_a_killed_one_left(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_a_worker_of_its_own(tmp_path):
+@pytest.mark.parametrize("is_loop_running", [False, True], ids=["while a loop begins", "while a loop runs"])
+def test_a_forked_child_has_a_worker_of_its_own(tmp_path, is_loop_running):
     # Python warns of forks among threads since 3.12; that a worker does not mind is what is tested.
     saga = saga_of(World().step("a"), World(is_native_async=True).step("b"))
     with Engine(journal_in(tmp_path), config={}, poll_s=0.05) as engine:
         engine.start(saga, {"id": "PR-parent"})
+        if is_loop_running:
+            engine.wait("Order:PR-parent", LIMIT_S)
         child = os.fork()
         if child == 0:
             answer = engine.wait(engine.start(saga, {"id": "PR-child"}), LIMIT_S)
