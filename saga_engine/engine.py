@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -62,6 +62,8 @@ from saga_engine.record import (
     to_response,
     without_dead_holder,
 )
+from saga_engine.recovery import Recovered, Recovery, ServicesOf, Stuck
+from saga_engine.runner_limits import delivery_budget_s
 from saga_engine.saga import Saga, Services, check_definition
 from saga_engine.scopes import documents_at
 from saga_engine.threads import ABANDONED_MAX, Threads
@@ -78,43 +80,14 @@ HELD_COUNTDOWN_S = 30.0
 STUCK_COUNTDOWN_S = 300.0
 
 _KEY_CHARS_MAX = 512
-_REASONS_MAX = 100
-#: How many headers `recover` reads at a time.
+#: How many executions are purged at a time.
 _PAGE = 100
 _GENERATION = re.compile(r"^(?P<bare>.+)#(?P<generation>[1-9]\d*)$", re.DOTALL)
 
 Observer = Callable[[str, Sequence[Entry]], None]
 
 
-class Recovered(int):
-    """How many executions `recover` took up.
-
-    Attributes:
-        left_alone: how many it could not take up, for want of services, of the saga, or of its steps.
-        failed: how many raised an error, which was logged; they are as they were.
-        reasons: why, by saga id, for the first hundred of both of these.
-    """
-
-    left_alone: int
-    failed: int
-    reasons: Mapping[str, str]
-
-    def __new__(
-        cls, taken: int, left_alone: int = 0, failed: int = 0, reasons: Mapping[str, str] | None = None
-    ) -> Recovered:
-        """Make the count."""
-        self = super().__new__(cls, taken)
-        self.left_alone = left_alone
-        self.failed = failed
-        self.reasons = reasons or {}
-        return self
-
-
-class _Stuck(Exception):
-    """This deployment cannot drive the execution."""
-
-
-class Engine(Corrections, Background):
+class Engine(Corrections, Background, Recovery):
     """Runs sagas on one journal. Safe for use from any number of threads and event loops.
 
     Args:
@@ -333,7 +306,7 @@ class Engine(Corrections, Background):
         try:
             budget = self._budget(wait_s_max)
             return self._take(saga, header, state, loaded, position, raw, delivered, services, budget)
-        except _Stuck as stuck:
+        except Stuck as stuck:
             self._note_stuck(header, str(stuck))
             return to_response(Response("reschedule", countdown_s=STUCK_COUNTDOWN_S))
 
@@ -358,10 +331,10 @@ class Engine(Corrections, Background):
         try:
             workflow = self._workflow(saga, saga_id, state.first_request, documents, services, state.plan)
         except TransactionNotSelected as nothing_listed:  # it lacks all of the journaled steps (S27)
-            raise _Stuck(str(nothing_listed)) from nothing_listed
+            raise Stuck(str(nothing_listed)) from nothing_listed
         missing = [step.name for step in state.plan.steps if step.name not in workflow.steps]
         if missing:
-            raise _Stuck(f"{type(saga).__name__} has no step named {missing[0]!r} any more: deploy one that has")
+            raise Stuck(f"{type(saga).__name__} has no step named {missing[0]!r} any more: deploy one that has")
         return self._drive(position, first, state, loaded.inbox, documents, workflow, budget, services)
 
     def _workflow(
@@ -452,59 +425,20 @@ class Engine(Corrections, Background):
 
     # --- recovering ---
 
-    def recover(self) -> Recovered:
-        """Take up every unfinished execution that nobody holds and that can go on; oldest first.
-
-        Those are the ones whose holder died, that are due, or that have mail. Waits are not waited out here: an
-        execution that has to wait is suspended. Executions of mode "select" go on at a delivery only.
-
-        Returns:
-            How many were taken up.
-        """
-        taken = left_alone = failed = 0
-        reasons: dict[str, str] = {}
-        for header in self._recoverable():
-            saga_id = full_id(header.saga_id, header.generation)
-            try:
-                taken += self._carry_on(header)
-            except _Stuck as stuck:
-                left_alone += 1
-                _keep(reasons, saga_id, str(stuck))
-                self._note_stuck(header, str(stuck))
-            except LeaseLost:
-                continue  # somebody else was faster: it is held
-            except Exception as error:  # whatever a saga's own code raises must not keep the others waiting
-                failed += 1
-                _keep(reasons, saga_id, f"{type(error).__name__}: {error}")
-                self._log.exception("recovery failed", saga_id=saga_id)
-        return Recovered(taken, left_alone, failed, reasons)
-
-    def _recoverable(self) -> Iterator[Header]:
-        after = 0
-        while True:
-            page = self.journal.recoverable(now=self._clock.now(), after=after, limit=_PAGE)
-            yield from page
-            if len(page) < _PAGE:
-                return
-            after = page[-1].eid
-
     def _carry_on(self, header: Header) -> bool:
         """Drive an execution that nobody delivers; False if somebody holds it, or it waits for a delivery.
 
         Raises:
-            _Stuck: this engine lacks what it takes.
+            Stuck: this engine lacks what it takes.
         """
         drive = self._take_up(header, self._budget(wait_s_max=0.0))
         if drive is not None:
             self._sync.run(drive)
         return drive is not None
 
-    def _take_up(self, header: Header, budget: Budget) -> Drive | None:
-        """Prepare to drive an execution that nobody delivers; None if somebody holds it, or it waits for a delivery.
-
-        Raises:
-            _Stuck: this engine lacks what it takes.
-        """
+    def _take_up(
+        self, header: Header, budget: Budget, saga: type[Saga] | None = None, services: ServicesOf | None = None
+    ) -> Drive | None:
         if self.journal.is_held(header):
             return None
         loaded = self.journal.load(header.eid)
@@ -513,11 +447,11 @@ class Engine(Corrections, Background):
         is_idle = is_at_rest and not loaded.inbox
         if is_idle or state.plan.mode == "select":
             return None
-        saga = self._find(state)()
-        services = self._services_for(saga, header, state)
+        made = (saga or self._find(state))()
+        built_with = self._services_for(made, as_record(header, state), services)
         position = Position(secrets.token_hex(8), header.eid, loaded.seq, header.epoch)
         resumed = DriveResumed(at=self._clock.now(), drive=position.drive)
-        return self._take(saga, header, state, loaded, position, state.request, resumed, services, budget)
+        return self._take(made, header, state, loaded, position, state.request, resumed, built_with, budget)
 
     def _find(self, state: State) -> type[Saga]:
         if state.saga in self._sagas:
@@ -527,16 +461,18 @@ class Engine(Corrections, Background):
         try:
             return find_saga(state.saga_path)
         except UnknownSaga as error:
-            raise _Stuck(str(error)) from error
+            raise Stuck(str(error)) from error
 
-    def _services_for(self, saga: Saga, header: Header, state: State) -> Services:
+    def _services_for(self, saga: Saga, record: SagaRecord, services: ServicesOf | None) -> Services:
         if self._services.are_given:
             return self._services
-        given = saga.services(as_record(header, state))
+        given = services(record) if services is not None else None
+        if given is None:
+            given = saga.services(record)
         if given is None and path_of(type(saga)) in self._started_bare:
             return self._services
         if given is None:
-            raise _Stuck(
+            raise Stuck(
                 f"{type(saga).__name__} has no services here: give Engine(config=, client=, logger=), or define "
                 f"{type(saga).__name__}.services(record)"
             )
@@ -679,7 +615,7 @@ class Engine(Corrections, Background):
             self._carry_on(header)
         except LeaseLost:
             return  # whoever holds it takes the mail in with the next commit
-        except _Stuck as stuck:
+        except Stuck as stuck:
             # The message waits for whoever can go on; an old note does not keep a worker from it.
             self._note_stuck(header, str(stuck), at=0.0)
 
@@ -702,7 +638,7 @@ class Engine(Corrections, Background):
     def _take_up_or_note(self, header: Header, budget: Budget) -> Drive | None:
         try:
             return self._take_up(header, budget)
-        except _Stuck as stuck:
+        except Stuck as stuck:
             self._note_stuck(header, str(stuck))
             return None
 
@@ -717,7 +653,7 @@ class Engine(Corrections, Background):
             return to_response(response)
         try:
             saga = self._find(state)()
-        except _Stuck:
+        except Stuck:
             return to_response(response)
         return self._parked_response(saga, as_record(header, state), response)
 
@@ -758,12 +694,6 @@ def _check_arguments(budget_s: Any, threads_max: Any, held_max_s: Any, abandoned
             raise BadDefinition(f"Engine({name}={count!r}): give an int of at least 1")
 
 
-def _keep(reasons: dict[str, str], saga_id: str, reason: str) -> None:
-    """Remember a reason; not of all, as there may be a hundred thousand with the same one."""
-    if len(reasons) < _REASONS_MAX:
-        reasons[saga_id] = reason
-
-
 def _check_key(saga: Saga, key: Any) -> None:
     where = f"{type(saga).__name__}.key(request)"
     if not isinstance(key, str) or not key:
@@ -802,13 +732,18 @@ _engines_lock = threading.Lock()
 def default_engine(config: Mapping[str, Any] | None = None) -> Engine:
     """Give the engine of this process for the configured journal; made when first asked for, anew after a fork.
 
-    The journal's URL is `SAGA_JOURNAL_URL` of the config, else of the environment, else `sqlite:///saga.db`.
+    The journal's URL is `SAGA_JOURNAL_URL` of the config, else of the environment, else `sqlite:///saga.db`. A delivery
+    may start steps for 0.8 of what the Connect runner allows it.
+
+    Raises:
+        JournalError: the journal cannot be opened.
+        BadDefinition: the runner's limit in the environment is no number of seconds.
     """
     url = (config or {}).get("SAGA_JOURNAL_URL") or os.environ.get("SAGA_JOURNAL_URL") or DEFAULT_JOURNAL_URL
     with _engines_lock:
         key = (os.getpid(), str(url))
         if key not in _engines:
-            _engines[key] = Engine(str(url))
+            _engines[key] = Engine(str(url), budget_s=delivery_budget_s())
         return _engines[key]
 
 

@@ -193,11 +193,26 @@ class Saga(ABC):
         Raises:
             SagaError: the request or the saga cannot be used, or the journal cannot be written.
         """
-        return self._resolver().resolve(self, self._given(request), self._services)
+        return self.engine.resolve(self, self._given(request), self._services)
 
     async def aresolve(self, request: dict[str, Any] | None = None) -> BackgroundResponse:
         """Do what `resolve` does in an event loop: async steps natively, plain ones in threads."""
-        return await self._resolver().aresolve(self, self._given(request), self._services)
+        return await self.engine.aresolve(self, self._given(request), self._services)
+
+    @property
+    def engine(self) -> Engine:
+        """What resolves the saga's requests; by default the engine of this process."""
+        if self._engine is not None:
+            return self._engine
+        from saga_engine.engine import default_engine  # here, because the engine knows sagas
+
+        return default_engine(self._services.config)
+
+    @property
+    def services_given(self) -> Mapping[str, Any]:
+        """What `make` was given, by name: `config`, `client` and `logger`."""
+        own = self._services
+        return {"config": own.config, "client": own.client, "logger": own.logger}
 
     def _make_child(self, kind: type[Saga], services: Services) -> Saga:
         """Make a saga that is a step of this one."""
@@ -208,13 +223,6 @@ class Saga(ABC):
         if given is None:
             raise BadRequest(f"{type(self).__name__}: no request was given: call resolve(request)")
         return given
-
-    def _resolver(self) -> Engine:
-        if self._engine is not None:
-            return self._engine
-        from saga_engine.engine import default_engine  # here, because the engine knows sagas
-
-        return default_engine(self._services.config)
 
 
 _CHOICES = {"mode": ("chain", "select"), "park_policy": ("stop", "continue")}

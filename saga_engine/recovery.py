@@ -1,0 +1,197 @@
+"""Recovery: the part of an engine that takes up what nobody delivers, one execution after the other."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from saga_engine.clock import Clock
+from saga_engine.decider import full_id
+from saga_engine.drive import Budget, Drive
+from saga_engine.drivers import AsyncDriver, SyncDriver
+from saga_engine.errors import BadDefinition, LeaseLost
+from saga_engine.journal import Header, Journal
+from saga_engine.record import SagaRecord
+from saga_engine.saga import Saga
+
+__all__ = ["Recovered", "Recovery", "ServicesOf", "Stuck"]
+
+_REASONS_MAX = 100
+#: How many headers are read at a time.
+_PAGE = 100
+
+#: Gives `config`, `client` and `logger` for an execution, each optional; None: it knows of none.
+ServicesOf = Callable[[SagaRecord], Mapping[str, Any] | None]
+
+
+class Stuck(Exception):
+    """This deployment cannot drive the execution; the text says why."""
+
+
+class Recovered(int):
+    """How many executions `recover` took up.
+
+    Attributes:
+        left_alone: how many it could not take up, for want of services, of the saga, or of its steps.
+        failed: how many raised an error, which was logged; they are as they were.
+        reasons: why, by saga id, for the first hundred of both of these.
+    """
+
+    left_alone: int
+    failed: int
+    reasons: Mapping[str, str]
+
+    def __new__(
+        cls, taken: int, left_alone: int = 0, failed: int = 0, reasons: Mapping[str, str] | None = None
+    ) -> Recovered:
+        """Make the count."""
+        self = super().__new__(cls, taken)
+        self.left_alone = left_alone
+        self.failed = failed
+        self.reasons = reasons or {}
+        return self
+
+
+class _Tally:
+    """Counts what becomes of the executions, and lets none of them keep the others waiting."""
+
+    def __init__(self, log: Any, note_stuck: Callable[[Header, str], None]) -> None:
+        self._log = log
+        self._note_stuck = note_stuck
+        self._taken = self._left_alone = self._failed = 0
+        self._reasons: dict[str, str] = {}
+
+    @contextmanager
+    def counting(self, header: Header) -> Iterator[None]:
+        """Take up one execution in the block; whatever that raises is counted."""
+        saga_id = full_id(header.saga_id, header.generation)
+        try:
+            yield
+        except Stuck as stuck:
+            self._left_alone += 1
+            self._keep(saga_id, str(stuck))
+            self._note_stuck(header, str(stuck))
+        except LeaseLost:
+            return  # somebody else was faster: it is held
+        except Exception as error:  # a saga's own code may raise anything
+            self._failed += 1
+            self._keep(saga_id, f"{type(error).__name__}: {error}")
+            self._log.exception("recovery failed", saga_id=saga_id)
+
+    def take(self) -> None:
+        """Count one that was driven on."""
+        self._taken += 1
+
+    def result(self) -> Recovered:
+        """Give what was counted."""
+        return Recovered(self._taken, self._left_alone, self._failed, self._reasons)
+
+    def _keep(self, saga_id: str, reason: str) -> None:
+        """Remember a reason; not of all, as there may be a hundred thousand with the same one."""
+        if len(self._reasons) < _REASONS_MAX:
+            self._reasons[saga_id] = reason
+
+
+class Recovery(ABC):
+    """The part of an engine that recovers."""
+
+    journal: Journal
+    _clock: Clock
+    _log: Any
+    _sync: SyncDriver
+    _async: AsyncDriver
+
+    @abstractmethod
+    def _budget(self, wait_s_max: float | None = None) -> Budget:
+        """Make the budget of one drive."""
+
+    @abstractmethod
+    def _take_up(
+        self, header: Header, budget: Budget, saga: type[Saga] | None = None, services: ServicesOf | None = None
+    ) -> Drive | None:
+        """Prepare to drive an execution that nobody delivers; None if somebody holds it, or it waits for a delivery.
+
+        Args:
+            header: of the execution.
+            budget: of the drive.
+            saga: its saga; None: it is found by its name.
+            services: see `recover`.
+
+        Raises:
+            Stuck: this engine lacks what it takes.
+        """
+
+    @abstractmethod
+    def _note_stuck(self, header: Header, reason: str, at: float | None = None) -> None:
+        """Note why an execution cannot be driven here."""
+
+    def recover(
+        self,
+        *,
+        sagas: Iterable[type[Saga]] | None = None,
+        services: ServicesOf | None = None,
+        budget_s: float | None = None,
+    ) -> Recovered:
+        """Take up every unfinished execution that nobody holds and that can go on; oldest first.
+
+        Those are the ones whose holder died, that are due, or that have mail. Waits are not waited out here: an
+        execution that has to wait is suspended. Executions of mode "select" go on at a delivery only.
+
+        Args:
+            sagas: only executions of these; None: of every saga.
+            services: asked for each execution what its steps are built with, before the saga's own `services`; an
+                engine that has services of its own asks neither.
+            budget_s: for how many seconds executions are taken up; None: until there are no more.
+
+        Returns:
+            How many were taken up.
+        """
+        tally, known = _Tally(self._log, self._note_stuck), _by_name(sagas)
+        for header in self._recoverable(known, budget_s):
+            with tally.counting(header):
+                saga = None if known is None else known[header.saga]
+                drive = self._take_up(header, self._budget(wait_s_max=0.0), saga, services)
+                if drive is not None:
+                    self._sync.run(drive)
+                    tally.take()
+        return tally.result()
+
+    async def arecover(
+        self,
+        *,
+        sagas: Iterable[type[Saga]] | None = None,
+        services: ServicesOf | None = None,
+        budget_s: float | None = None,
+    ) -> Recovered:
+        """Do what `recover` does on the running event loop: async steps natively, plain ones in threads."""
+        tally, known = _Tally(self._log, self._note_stuck), _by_name(sagas)
+        for header in self._recoverable(known, budget_s):
+            with tally.counting(header):
+                saga = None if known is None else known[header.saga]
+                drive = self._take_up(header, self._budget(wait_s_max=0.0), saga, services)
+                if drive is not None:
+                    await self._async.run(drive)
+                    tally.take()
+        return tally.result()
+
+    def _recoverable(self, known: Mapping[str, type[Saga]] | None, budget_s: float | None) -> Iterator[Header]:
+        if budget_s is not None and not budget_s > 0:
+            raise BadDefinition(f"budget_s is {budget_s!r}: give a number of seconds above 0, or None")
+        ends_at = None if budget_s is None else self._clock.monotonic() + budget_s
+        after = 0
+        while True:
+            page = self.journal.recoverable(now=self._clock.now(), after=after, limit=_PAGE)
+            for header in page:
+                if ends_at is not None and self._clock.monotonic() >= ends_at:
+                    return
+                if known is None or header.saga in known:
+                    yield header
+            if len(page) < _PAGE:
+                return
+            after = page[-1].eid
+
+
+def _by_name(sagas: Iterable[type[Saga]] | None) -> dict[str, type[Saga]] | None:
+    return None if sagas is None else {saga.__name__: saga for saga in sagas}
