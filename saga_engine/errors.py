@@ -10,6 +10,10 @@ SagaError                           (transactions.errors)
 ├── NoContext                       current_context() outside a step
 ├── LimitReached                    a limit with a name was reached
 ├── BadExport                       a document is no exported execution
+├── MissingInRequest                a request of Connect lacks what was asked of it
+│   ├── MissingParameter
+│   ├── MissingItem
+│   └── MissingTier
 ├── JournalError
 │   ├── BadJournalURL               nobody can open that URL
 │   ├── ForeignJournal              the file is something else's
@@ -63,6 +67,10 @@ __all__ = [
     "JournalUnavailable",
     "LeaseLost",
     "LimitReached",
+    "MissingInRequest",
+    "MissingItem",
+    "MissingParameter",
+    "MissingTier",
     "NewerJournal",
     "NoContext",
     "NotAllowed",
@@ -114,6 +122,26 @@ class LimitReached(SagaError):
 
 class BadExport(SagaError):
     """The document is no exported execution."""
+
+
+class MissingInRequest(SagaError, KeyError):
+    """The request lacks something."""
+
+    def __str__(self) -> str:
+        """Give the message as it is; a KeyError would put it into quotes."""
+        return Exception.__str__(self)
+
+
+class MissingParameter(MissingInRequest):
+    """There is no such parameter, or it is empty."""
+
+
+class MissingItem(MissingInRequest):
+    """There is no such item."""
+
+
+class MissingTier(MissingInRequest):
+    """There is no such tier."""
 
 
 class JournalError(SagaError):
