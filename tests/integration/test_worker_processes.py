@@ -91,6 +91,7 @@ def test_sigterm_waits_for_the_running_step_and_leaves_the_rest_to_others(tmp_pa
         with worker(tmp_path) as process:
             eventually((tmp_path / "reached").exists)
             process.send_signal(signal.SIGTERM)
+            eventually((tmp_path / "stopping").exists)
             assert process.poll() is None
             (tmp_path / "go").touch()
             assert (process.communicate(timeout=LIMIT_S)[1], process.returncode) == ("", 0)

@@ -3,7 +3,8 @@
 Usage: worker_child.py FOLDER
 
 What outlives it is in FOLDER: the journal, and the ledger, in which each call of a step is a row. A request with
-`waits` lets its second step write the file `reached` and wait for the file `go`.
+`waits` lets its second step write the file `reached` and wait for the file `go`. The worker writes the file `stopping`
+when it begins to stop.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Ledgered(Saga):
 def main(folder: str) -> int:
     """Be a worker until SIGTERM."""
     with Engine(journal_in(Path(folder)), config={}, poll_s=0.05, concurrency_max=8) as engine:
+        engine._begun_worker().on_stop((Path(folder) / "stopping").touch)
         return engine.run()
 
 
