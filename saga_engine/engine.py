@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import re
 import secrets
@@ -70,7 +71,7 @@ from saga_engine.threads import ABANDONED_MAX, Threads
 from saga_engine.watchdog import HELD_MAX_S
 from saga_engine.worker import WAIT_S_MAX, Worker
 
-__all__ = ["DEFAULT_JOURNAL_URL", "Engine", "Recovered", "default_engine"]
+__all__ = ["DEFAULT_JOURNAL_URL", "Engine", "Recovered", "default_engine", "find_saga", "journal_url"]
 
 DEFAULT_JOURNAL_URL = "sqlite:///saga.db"
 
@@ -364,8 +365,9 @@ class Engine(Corrections, Background, Recovery):
             self.cancel(saga_id, note)
         return self.get(saga_id)
 
-    def _budget(self, wait_s_max: float | None = None) -> Budget:
-        return Budget(self._clock, self._budget_s, self._budget_s if wait_s_max is None else wait_s_max)
+    def _budget(self, wait_s_max: float | None = None, budget_s_max: float = math.inf) -> Budget:
+        budget_s = min(self._budget_s, budget_s_max)
+        return Budget(self._clock, budget_s, budget_s if wait_s_max is None else wait_s_max)
 
     def _drive(
         self,
@@ -729,21 +731,26 @@ _engines: dict[tuple[int, str], Engine] = {}
 _engines_lock = threading.Lock()
 
 
+def journal_url(config: Mapping[str, Any] | None = None) -> str:
+    """Give `SAGA_JOURNAL_URL` of the config, else of the environment, else `sqlite:///saga.db`."""
+    return str((config or {}).get("SAGA_JOURNAL_URL") or os.environ.get("SAGA_JOURNAL_URL") or DEFAULT_JOURNAL_URL)
+
+
 def default_engine(config: Mapping[str, Any] | None = None) -> Engine:
     """Give the engine of this process for the configured journal; made when first asked for, anew after a fork.
 
-    The journal's URL is `SAGA_JOURNAL_URL` of the config, else of the environment, else `sqlite:///saga.db`. A delivery
-    may start steps for 0.8 of what the Connect runner allows it.
+    The journal's URL is `SAGA_JOURNAL_URL`, see `journal_url`. A delivery may start steps for 0.8 of what the Connect
+    runner allows it.
 
     Raises:
         JournalError: the journal cannot be opened.
-        BadDefinition: the runner's limit in the environment is no number of seconds.
+        BadSetting: the runner's limit in the environment is no whole number of seconds.
     """
-    url = (config or {}).get("SAGA_JOURNAL_URL") or os.environ.get("SAGA_JOURNAL_URL") or DEFAULT_JOURNAL_URL
+    url = journal_url(config)
     with _engines_lock:
-        key = (os.getpid(), str(url))
+        key = (os.getpid(), url)
         if key not in _engines:
-            _engines[key] = Engine(str(url), budget_s=delivery_budget_s())
+            _engines[key] = Engine(url, budget_s=delivery_budget_s())
         return _engines[key]
 
 

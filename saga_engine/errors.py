@@ -2,18 +2,16 @@
 
 SagaError                           (transactions.errors)
 ├── ... the errors of one transaction, see transactions.errors
+├── ... those of Connect's requests and calls, see saga_engine.connect.request_errors and .api_errors
 ├── BadRequest                      what was delivered cannot be the request of a saga
 ├── BadDefinition                   the saga itself cannot be used
+├── BadSetting                      a variable of the environment or of the extension has a value that cannot be meant
 ├── UnknownSaga                     no saga of that name can be found
 ├── UnknownExecution                no execution of that id is journaled
 ├── NotAllowed                      an operation does not fit the execution's present state
 ├── NoContext                       current_context() outside a step
 ├── LimitReached                    a limit with a name was reached
 ├── BadExport                       a document is no exported execution
-├── MissingInRequest                a request of Connect lacks what was asked of it
-│   ├── MissingParameter
-│   ├── MissingItem
-│   └── MissingTier
 ├── JournalError
 │   ├── BadJournalURL               nobody can open that URL
 │   ├── ForeignJournal              the file is something else's
@@ -56,6 +54,7 @@ __all__ = [
     "BadExport",
     "BadJournalURL",
     "BadRequest",
+    "BadSetting",
     "BranchConflict",
     "CorruptJournal",
     "DeadlineExceeded",
@@ -67,10 +66,6 @@ __all__ = [
     "JournalUnavailable",
     "LeaseLost",
     "LimitReached",
-    "MissingInRequest",
-    "MissingItem",
-    "MissingParameter",
-    "MissingTier",
     "NewerJournal",
     "NoContext",
     "NotAllowed",
@@ -100,6 +95,10 @@ class BadDefinition(SagaError):
     """The saga's definition cannot be used."""
 
 
+class BadSetting(SagaError):
+    """A variable of the environment or of the extension has a value that cannot be meant."""
+
+
 class UnknownSaga(SagaError):
     """No saga of that name can be found: import it, or give it to Engine(sagas=[...])."""
 
@@ -122,26 +121,6 @@ class LimitReached(SagaError):
 
 class BadExport(SagaError):
     """The document is no exported execution."""
-
-
-class MissingInRequest(SagaError, KeyError):
-    """The request lacks something."""
-
-    def __str__(self) -> str:
-        """Give the message as it is; a KeyError would put it into quotes."""
-        return Exception.__str__(self)
-
-
-class MissingParameter(MissingInRequest):
-    """There is no such parameter, or it is empty."""
-
-
-class MissingItem(MissingInRequest):
-    """There is no such item."""
-
-
-class MissingTier(MissingInRequest):
-    """There is no such tier."""
 
 
 class JournalError(SagaError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from saga_engine.drivers import AsyncDriver, SyncDriver
 from saga_engine.errors import BadDefinition, LeaseLost
 from saga_engine.journal import Header, Journal
 from saga_engine.record import SagaRecord
-from saga_engine.saga import Saga
+from saga_engine.saga import Saga, check_definition
 
 __all__ = ["Recovered", "Recovery", "ServicesOf", "Stuck"]
 
@@ -37,56 +38,111 @@ class Recovered(int):
         left_alone: how many it could not take up, for want of services, of the saga, or of its steps.
         failed: how many raised an error, which was logged; they are as they were.
         reasons: why, by saga id, for the first hundred of both of these.
+        is_out_of_time: whether there were more when its time was over.
     """
 
     left_alone: int
     failed: int
     reasons: Mapping[str, str]
+    is_out_of_time: bool
 
     def __new__(
-        cls, taken: int, left_alone: int = 0, failed: int = 0, reasons: Mapping[str, str] | None = None
+        cls,
+        taken: int,
+        left_alone: int = 0,
+        failed: int = 0,
+        reasons: Mapping[str, str] | None = None,
+        is_out_of_time: bool = False,
     ) -> Recovered:
         """Make the count."""
         self = super().__new__(cls, taken)
         self.left_alone = left_alone
         self.failed = failed
         self.reasons = reasons or {}
+        self.is_out_of_time = is_out_of_time
         return self
 
 
-class _Tally:
-    """Counts what becomes of the executions, and lets none of them keep the others waiting."""
+class _Round:
+    """One recovery under way: of which sagas, with what, for how long; and what became of the executions.
 
-    def __init__(self, log: Any, note_stuck: Callable[[Header, str], None]) -> None:
-        self._log = log
-        self._note_stuck = note_stuck
+    Raises:
+        BadDefinition: a saga, or the budget, cannot be used.
+    """
+
+    def __init__(
+        self,
+        engine: Recovery,
+        sagas: Iterable[type[Saga]] | None,
+        services: ServicesOf | None,
+        budget_s: float | None,
+    ) -> None:
+        if budget_s is not None and not (isinstance(budget_s, (int, float)) and budget_s > 0):
+            raise BadDefinition(f"budget_s is {budget_s!r}: give a number of seconds above 0, or None")
+        given = None if sagas is None else tuple(sagas)
+        for saga in given or ():
+            check_definition(saga)
+        self._sagas = None if given is None else {saga.__name__: saga for saga in given}
+        self._services = services
+        self._engine = engine
+        self._ends_at_s = math.inf if budget_s is None else engine._clock.monotonic() + budget_s
         self._taken = self._left_alone = self._failed = 0
         self._reasons: dict[str, str] = {}
+        self._is_out_of_time = False
+
+    def headers(self) -> Iterator[Header]:
+        """Give those that may be taken up, oldest first, until the time is over."""
+        after = 0
+        while True:
+            page = self._engine.journal.recoverable(now=self._engine._clock.now(), after=after, limit=_PAGE)
+            for header in page:
+                if self._sagas is not None and header.saga not in self._sagas:
+                    continue
+                self._is_out_of_time = self._remaining_s() <= 0
+                if self._is_out_of_time:
+                    return
+                yield header
+            if len(page) < _PAGE:
+                return
+            after = page[-1].eid
+
+    def take_up(self, header: Header) -> Drive | None:
+        """Prepare to drive one of them; None if there is nothing to do.
+
+        Raises:
+            Stuck: the engine lacks what it takes.
+        """
+        saga = None if self._sagas is None else self._sagas[header.saga]
+        budget = self._engine._budget(wait_s_max=0.0, budget_s_max=max(0.0, self._remaining_s()))
+        return self._engine._take_up(header, budget, saga, self._services)
 
     @contextmanager
     def counting(self, header: Header) -> Iterator[None]:
-        """Take up one execution in the block; whatever that raises is counted."""
+        """Take up one execution in the block; whatever that raises is counted, and keeps none of the others waiting."""
         saga_id = full_id(header.saga_id, header.generation)
         try:
             yield
         except Stuck as stuck:
             self._left_alone += 1
             self._keep(saga_id, str(stuck))
-            self._note_stuck(header, str(stuck))
+            self._engine._note_stuck(header, str(stuck))
         except LeaseLost:
             return  # somebody else was faster: it is held
         except Exception as error:  # a saga's own code may raise anything
             self._failed += 1
             self._keep(saga_id, f"{type(error).__name__}: {error}")
-            self._log.exception("recovery failed", saga_id=saga_id)
+            self._engine._log.exception("recovery failed", saga_id=saga_id)
 
-    def take(self) -> None:
+    def count_driven(self) -> None:
         """Count one that was driven on."""
         self._taken += 1
 
     def result(self) -> Recovered:
         """Give what was counted."""
-        return Recovered(self._taken, self._left_alone, self._failed, self._reasons)
+        return Recovered(self._taken, self._left_alone, self._failed, self._reasons, self._is_out_of_time)
+
+    def _remaining_s(self) -> float:
+        return self._ends_at_s - self._engine._clock.monotonic()
 
     def _keep(self, saga_id: str, reason: str) -> None:
         """Remember a reason; not of all, as there may be a hundred thousand with the same one."""
@@ -104,7 +160,7 @@ class Recovery(ABC):
     _async: AsyncDriver
 
     @abstractmethod
-    def _budget(self, wait_s_max: float | None = None) -> Budget:
+    def _budget(self, wait_s_max: float | None = None, budget_s_max: float = math.inf) -> Budget:
         """Make the budget of one drive."""
 
     @abstractmethod
@@ -143,20 +199,23 @@ class Recovery(ABC):
             sagas: only executions of these; None: of every saga.
             services: asked for each execution what its steps are built with, before the saga's own `services`; an
                 engine that has services of its own asks neither.
-            budget_s: for how many seconds executions are taken up; None: until there are no more.
+            budget_s: seconds after which no execution is taken up and no further step is started; None: no limit for
+                all of them together.
 
         Returns:
             How many were taken up.
+
+        Raises:
+            BadDefinition: a saga, or the budget, cannot be used.
         """
-        tally, known = _Tally(self._log, self._note_stuck), _by_name(sagas)
-        for header in self._recoverable(known, budget_s):
-            with tally.counting(header):
-                saga = None if known is None else known[header.saga]
-                drive = self._take_up(header, self._budget(wait_s_max=0.0), saga, services)
+        recovery = _Round(self, sagas, services, budget_s)
+        for header in recovery.headers():
+            with recovery.counting(header):
+                drive = recovery.take_up(header)
                 if drive is not None:
                     self._sync.run(drive)
-                    tally.take()
-        return tally.result()
+                    recovery.count_driven()
+        return recovery.result()
 
     async def arecover(
         self,
@@ -166,32 +225,11 @@ class Recovery(ABC):
         budget_s: float | None = None,
     ) -> Recovered:
         """Do what `recover` does on the running event loop: async steps natively, plain ones in threads."""
-        tally, known = _Tally(self._log, self._note_stuck), _by_name(sagas)
-        for header in self._recoverable(known, budget_s):
-            with tally.counting(header):
-                saga = None if known is None else known[header.saga]
-                drive = self._take_up(header, self._budget(wait_s_max=0.0), saga, services)
+        recovery = _Round(self, sagas, services, budget_s)
+        for header in recovery.headers():
+            with recovery.counting(header):
+                drive = recovery.take_up(header)
                 if drive is not None:
                     await self._async.run(drive)
-                    tally.take()
-        return tally.result()
-
-    def _recoverable(self, known: Mapping[str, type[Saga]] | None, budget_s: float | None) -> Iterator[Header]:
-        if budget_s is not None and not budget_s > 0:
-            raise BadDefinition(f"budget_s is {budget_s!r}: give a number of seconds above 0, or None")
-        ends_at = None if budget_s is None else self._clock.monotonic() + budget_s
-        after = 0
-        while True:
-            page = self.journal.recoverable(now=self._clock.now(), after=after, limit=_PAGE)
-            for header in page:
-                if ends_at is not None and self._clock.monotonic() >= ends_at:
-                    return
-                if known is None or header.saga in known:
-                    yield header
-            if len(page) < _PAGE:
-                return
-            after = page[-1].eid
-
-
-def _by_name(sagas: Iterable[type[Saga]] | None) -> dict[str, type[Saga]] | None:
-    return None if sagas is None else {saga.__name__: saga for saga in sagas}
+                    recovery.count_driven()
+        return recovery.result()

@@ -1,46 +1,50 @@
-"""How long a delivery may take: what the Connect runner allows, less a reserve to come to a boundary."""
+"""How long one delivery may go on: 0.8 of the Connect runner's own limits, which environment variables set."""
 
 from __future__ import annotations
 
 import os
 
-from saga_engine.errors import BadDefinition
+from saga_engine.errors import BadSetting
 
 __all__ = ["delivery_budget_s", "schedule_budget_s"]
 
-#: The share of the runner's limit in which steps are started.
+#: The rest is left for the step that runs when the budget is spent, and for the answer to get out.
 _SHARE = 0.8
-#: The runner's limits, by the variables that change them, in seconds.
-_BACKGROUND = ("BACKGROUND_TASK_MAX_EXECUTION_TIME", 300.0)
-_SCHEDULED = ("SCHEDULED_TASK_MAX_EXECUTION_TIME", 43_200.0)
+#: What the runner takes where the environment says nothing, in seconds.
+_BACKGROUND_S, _SCHEDULED_S = 300, 43_200
 
 
 def delivery_budget_s() -> float:
-    """Give the seconds in which one delivery may start steps: 0.8 of what the runner allows a background task.
+    """Give the seconds in which one delivery of a request may start steps: 240 unless the environment says otherwise.
+
+    The runner stops listening to a handler after `BACKGROUND_TASK_MAX_EXECUTION_TIME` seconds (300), whatever it does.
 
     Raises:
-        BadDefinition: the runner's limit in the environment is no number of seconds.
+        BadSetting: the variable is no whole number of seconds above 0.
     """
-    return _SHARE * _limit_s(*_BACKGROUND)
+    return _SHARE * _limit_s("BACKGROUND_TASK_MAX_EXECUTION_TIME", _BACKGROUND_S)
 
 
 def schedule_budget_s() -> float:
-    """Give the seconds in which a scheduled task may take executions up.
+    """Give the seconds in which one run of a schedule may take up executions: 34 560 unless the environment says so.
+
+    The runner's limit is `SCHEDULED_TASK_MAX_EXECUTION_TIME` (43 200).
 
     Raises:
-        BadDefinition: the runner's limit in the environment is no number of seconds.
+        BadSetting: the variable is no whole number of seconds above 0.
     """
-    return _SHARE * _limit_s(*_SCHEDULED)
+    return _SHARE * _limit_s("SCHEDULED_TASK_MAX_EXECUTION_TIME", _SCHEDULED_S)
 
 
-def _limit_s(variable: str, default_s: float) -> float:
+def _limit_s(variable: str, default_s: int) -> int:
+    """Read a limit as the runner does: a whole number, which stands for seconds."""
     text = os.environ.get(variable)
-    if not text:
+    if text is None:
         return default_s
     try:
-        limit_s = float(text)
+        limit_s = int(text)
     except ValueError:
-        limit_s = 0.0
-    if not 0 < limit_s < float("inf"):
-        raise BadDefinition(f"{variable} is {text!r}: give a number of seconds above 0, or unset it")
+        limit_s = 0
+    if limit_s < 1:
+        raise BadSetting(f"{variable} is {text!r} in the environment: give a whole number of seconds above 0, or none")
     return limit_s

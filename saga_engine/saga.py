@@ -208,12 +208,6 @@ class Saga(ABC):
 
         return default_engine(self._services.config)
 
-    @property
-    def services_given(self) -> Mapping[str, Any]:
-        """What `make` was given, by name: `config`, `client` and `logger`."""
-        own = self._services
-        return {"config": own.config, "client": own.client, "logger": own.logger}
-
     def _make_child(self, kind: type[Saga], services: Services) -> Saga:
         """Make a saga that is a step of this one."""
         return kind.make(services.config, services.client, services.logger, engine=self._engine)

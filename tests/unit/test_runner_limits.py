@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from connect.eaas.core.responses import BackgroundResponse
+from sagas import World, saga_of
 
-from saga_engine.engine import default_engine
-from saga_engine.errors import BadDefinition
+from saga_engine import SagaStatus, default_engine
+from saga_engine.connect import delivery_budget_s as delivery_budget_s_of_connect
+from saga_engine.errors import BadSetting
 from saga_engine.runner_limits import delivery_budget_s, schedule_budget_s
+from saga_engine.testing import ManualClock
 
-LIMITS = {
-    "BACKGROUND_TASK_MAX_EXECUTION_TIME": (delivery_budget_s, 240.0),
-    "SCHEDULED_TASK_MAX_EXECUTION_TIME": (schedule_budget_s, 34_560.0),
-}
+BACKGROUND, SCHEDULED = "BACKGROUND_TASK_MAX_EXECUTION_TIME", "SCHEDULED_TASK_MAX_EXECUTION_TIME"
 
 
-@pytest.mark.parametrize("variable", LIMITS)
-def test_S25_a_budget_is_four_fifths_of_the_limit(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    budget_s, by_default_s = LIMITS[variable]
-    monkeypatch.delenv(variable, raising=False)
-    assert budget_s() == by_default_s
-    monkeypatch.setenv(variable, "50")
-    assert budget_s() == 40.0
+@pytest.fixture(autouse=True)
+def no_limits_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test says what the environment holds."""
+    monkeypatch.delenv(BACKGROUND, raising=False)
+    monkeypatch.delenv(SCHEDULED, raising=False)
 
 
-@pytest.mark.parametrize("text", ["soon", "0", "-5", "nan", "inf"])
-@pytest.mark.parametrize("variable", LIMITS)
-def test_a_limit_that_is_no_number_of_seconds_is_refused(
-    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(variable, text)
-    with pytest.raises(BadDefinition, match=f"{variable} is '{text}': give a number of seconds above 0"):
-        LIMITS[variable][0]()
+def test_budgets_are_four_fifths_of_what_the_runner_allows_by_default() -> None:
+    assert (delivery_budget_s(), schedule_budget_s()) == (240, 34_560)
 
 
-def test_S25_the_engine_of_the_process_has_the_budget_of_the_runner(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("BACKGROUND_TASK_MAX_EXECUTION_TIME", "50")
-    with default_engine({"SAGA_JOURNAL_URL": f"sqlite:///{tmp_path / 'saga.db'}"}) as engine:
-        assert engine._budget().remaining_s() == pytest.approx(40.0, abs=5.0)
+def test_a_limit_in_the_environment_makes_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BACKGROUND, " 10 ")  # as the runner reads it, with int()
+    monkeypatch.setenv(SCHEDULED, "60")
+    assert (delivery_budget_s(), schedule_budget_s()) == (8, 48)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "2.5", "five minutes", "inf"])
+def test_a_limit_that_cannot_be_meant_is_refused_by_its_name(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BACKGROUND, text)
+    with pytest.raises(BadSetting, match=BACKGROUND):
+        delivery_budget_s()
+
+
+def test_connect_gives_the_budget_under_its_own_name() -> None:
+    assert delivery_budget_s_of_connect is delivery_budget_s
+
+
+def test_the_default_engine_starts_no_step_beyond_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BACKGROUND, "10")
+    clock, world = ManualClock(), World()
+    monkeypatch.setattr("saga_engine.engine._engines", {})
+    monkeypatch.setattr("saga_engine.engine.SystemClock", lambda: clock)
+
+    def nine_seconds(_request: dict[str, Any]) -> BackgroundResponse:
+        clock.advance(9)
+        return BackgroundResponse.done()
+
+    saga = saga_of(world.step("a", nine_seconds), world.step("b"))
+    engine = default_engine({"SAGA_JOURNAL_URL": "memory://"})
+    try:
+        saga.make({"SAGA_JOURNAL_URL": "memory://"}).resolve({"id": "PR-1"})
+        assert world.executed == ["a"]
+        assert engine.get("Order:PR-1").status is SagaStatus.SUSPENDED
+    finally:
+        engine.close()
+
+
+def test_the_default_engine_refuses_a_limit_that_cannot_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(BACKGROUND, "soon")
+    monkeypatch.setattr("saga_engine.engine._engines", {})
+    with pytest.raises(BadSetting, match="'soon'"):
+        default_engine({"SAGA_JOURNAL_URL": "memory://"})
