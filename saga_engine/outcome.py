@@ -154,9 +154,17 @@ def _refuse_nonsense(value: Any, call: Call, may_suspend: bool) -> InvalidRespon
         return InvalidResponse(
             f"{_where(call, value)} with status {value.status!r}: use done, fail, skip or reschedule"
         )
-    if value.status == "reschedule" and not _is_time(value.countdown):
+    if value.status == "reschedule" and not _is_time(_as_number(value.countdown)):
         return InvalidResponse(f"{_where(call, value)} with countdown {value.countdown!r}: give a number of seconds")
     return None
+
+
+def _as_number(countdown: Any) -> Any:
+    """Give the number that a text means: the variables of a Connect extension are all texts."""
+    try:
+        return float(countdown) if isinstance(countdown, str) else countdown
+    except ValueError:
+        return None
 
 
 def _where(call: Call, value: Any) -> str:
