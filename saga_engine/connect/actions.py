@@ -1,122 +1,213 @@
-"""What a connector does to a request: approve it, fail it, inquire, write parameters; with either client of Connect.
+"""What a fulfillment tells Connect of a request: approve, fail, inquire, update parameters; plain and async.
 
-With a `ConnectClient` each function gives Connect's answer. With an `AsyncConnectClient` it gives what is to be awaited
-for it: `await approve(client, order, template_id="TL-1")`.
+All take an asset request or a tier configuration request: the dict that Connect delivered, or a view over it. What
+was changed through a view is written first, and only that: `approve(client, order)` after `order.set_value(...)`.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from connect.client import AsyncConnectClient
+from connect.client import AsyncConnectClient, ConnectClient
 
-from saga_engine.connect.requests import AssetRequest, TierConfigRequest
-from saga_engine.errors import BadRequest
+from saga_engine.connect.api_errors import WrongClient
+from saga_engine.connect.conversations import Call, Conversation, carry_out
+from saga_engine.connect.request_errors import BadValue
+from saga_engine.connect.requests import ConnectRequest
+from saga_engine.connect.tier_requests import view_of
 
-__all__ = ["approve", "fail", "inquire", "refresh", "update_parameters"]
+__all__ = [
+    "aapprove",
+    "afail",
+    "ainquire",
+    "approve",
+    "approving",
+    "aupdate_parameters",
+    "fail",
+    "failing",
+    "getting",
+    "inquire",
+    "inquiring",
+    "update_parameters",
+    "updating",
+]
 
-_Request = AssetRequest | TierConfigRequest
+T = TypeVar("T")
+TRequest = dict[str, Any] | ConnectRequest
 
 
-def approve(
-    client: Any, request: _Request, *, template_id: str | None = None, activation_tile: str | None = None
-) -> Any:
-    """Approve the request: what was ordered is there.
+def approve(client: Any, request: TRequest, *, template_id: str | None = None) -> dict[str, Any]:
+    """Approve a request.
 
     Args:
-        client: of Connect.
-        request: a view of the request.
-        template_id: of the activation template that the customer is shown (`TL-...`).
-        activation_tile: the text itself, in Markdown, instead of a template.
+        client: a `ConnectClient`.
+        request: the request, or a view over it, whose changed parameters are then written first.
+        template_id: what the customer is shown: "TL-276-377-545"; None: what the product has for it.
 
     Returns:
-        The request as it is now, or an awaitable of it.
+        What Connect answered: of an asset request, the request; of a tier configuration request, the template.
 
     Raises:
-        BadRequest: neither or both of the two are given.
-        ClientError: Connect did not do it, or gave no answer.
+        ConnectUnavailable: it may be tried again; whether it was done is unknown.
+        RefusedByConnect: Connect says no, for example because the request is approved already.
+        BadValue, MissingField: the request cannot be used.
+        WrongClient: the client is async.
     """
-    if (template_id is None) == (activation_tile is None):
-        raise BadRequest(f"approve {request.id}: give template_id or activation_tile, one of them")
-    shown = {"template_id": template_id} if activation_tile is None else {"activation_tile": activation_tile}
-    return _resource(client, request)("approve").post(shown)
+    return _plainly("approve", client, approving(view_of(request), template_id))
 
 
-def fail(client: Any, request: _Request, reason: str) -> Any:
-    """Fail the request: it cannot be fulfilled.
+async def aapprove(client: Any, request: TRequest, *, template_id: str | None = None) -> dict[str, Any]:
+    """Approve a request with an `AsyncConnectClient`; see `approve`."""
+    return await _async("approve", client, approving(view_of(request), template_id))
+
+
+def fail(client: Any, request: TRequest, reason: str) -> dict[str, Any]:
+    """Reject a request.
 
     Args:
-        client: of Connect.
-        request: a view of the request.
-        reason: what people read; not empty.
+        client: a `ConnectClient`.
+        request: the request, or a view over it, whose changed parameters are then written first.
+        reason: why, for whoever ordered; not empty.
 
     Returns:
-        The request as it is now, or an awaitable of it.
+        The request, as Connect answered.
 
     Raises:
-        BadRequest: there is no reason.
-        ClientError: Connect did not do it, or gave no answer.
+        BadValue: there is no reason. Otherwise what `approve` raises.
+    """
+    return _plainly("fail", client, failing(view_of(request), reason))
+
+
+async def afail(client: Any, request: TRequest, reason: str) -> dict[str, Any]:
+    """Reject a request with an `AsyncConnectClient`; see `fail`."""
+    return await _async("fail", client, failing(view_of(request), reason))
+
+
+def inquire(
+    client: Any,
+    request: TRequest,
+    *,
+    template_id: str | None = None,
+    problems: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Ask the customer for better parameters.
+
+    Args:
+        client: a `ConnectClient`.
+        request: the request, or a view over it, whose changed parameters are then written first.
+        template_id: what the customer is shown; None: what the product has for it.
+        problems: what is wrong, by the id of the parameter; written beside its value.
+
+    Returns:
+        The request, as Connect answered.
+
+    Raises:
+        MissingParameter: there is no parameter of such an id. Otherwise what `approve` raises.
+    """
+    return _plainly("inquire", client, inquiring(view_of(request), template_id, problems))
+
+
+async def ainquire(
+    client: Any,
+    request: TRequest,
+    *,
+    template_id: str | None = None,
+    problems: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Ask the customer with an `AsyncConnectClient`; see `inquire`."""
+    return await _async("inquire", client, inquiring(view_of(request), template_id, problems))
+
+
+def update_parameters(client: Any, request: TRequest, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Write what changed of a request's parameters; if nothing did, Connect is not called.
+
+    Args:
+        client: a `ConnectClient`.
+        request: the request, or a view over it, whose changed parameters are written.
+        values: values to set before, by the id of the parameter.
+
+    Returns:
+        What was sent: for each changed parameter `id`, `value` or `structured_value`, and perhaps `value_error`.
+
+    Raises:
+        MissingParameter: there is no parameter of such an id. Otherwise what `approve` raises.
+    """
+    return _plainly("update_parameters", client, updating(view_of(request), values))
+
+
+async def aupdate_parameters(
+    client: Any, request: TRequest, values: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Write what changed with an `AsyncConnectClient`; see `update_parameters`."""
+    return await _async("update_parameters", client, updating(view_of(request), values))
+
+
+# --- the conversations ---
+
+
+def approving(request: ConnectRequest, template_id: str | None = None) -> Conversation[dict[str, Any]]:
+    """Write what changed, then approve."""
+    yield from updating(request)
+    answer: dict[str, Any] = yield Call(request, "approve", _templated(request, template_id))
+    return answer
+
+
+def failing(request: ConnectRequest, reason: str) -> Conversation[dict[str, Any]]:
+    """Write what changed, then reject.
+
+    Raises:
+        BadValue: there is no reason.
     """
     if not isinstance(reason, str) or not reason.strip():
-        raise BadRequest(f"fail {request.id}: say why in a text that people can read")
-    return _resource(client, request)("fail").post({"reason": reason})
+        raise BadValue(f"{request.id} cannot be rejected: the reason is {reason!r}: give a text")
+    yield from updating(request)
+    answer: dict[str, Any] = yield Call(request, "fail", {"reason": reason})
+    return answer
 
 
-def inquire(client: Any, request: _Request, *, template_id: str | None = None) -> Any:
-    """Ask whoever ordered for what is missing: what was `mark`ed wrong, after `update_parameters`.
-
-    Args:
-        client: of Connect.
-        request: a view of the request.
-        template_id: of the inquiring template (`TL-...`); None: the product's default one.
-
-    Returns:
-        The request as it is now, or an awaitable of it.
-
-    Raises:
-        ClientError: Connect did not do it, or gave no answer.
-    """
-    return _resource(client, request)("inquire").post({} if template_id is None else {"template_id": template_id})
+def inquiring(
+    request: ConnectRequest, template_id: str | None = None, problems: Mapping[str, str] | None = None
+) -> Conversation[dict[str, Any]]:
+    """Write what changed and what is wrong, then ask the customer."""
+    for parameter_id, message in (problems or {}).items():
+        request.set_error(parameter_id, message)
+    yield from updating(request)
+    answer: dict[str, Any] = yield Call(request, "inquire", _templated(request, template_id))
+    return answer
 
 
-def update_parameters(client: Any, request: _Request) -> Any:
-    """Write the parameters that were set since the view was made, and no others; nothing is sent if there are none.
-
-    Args:
-        client: of Connect.
-        request: the view whose `parameters` were set.
-
-    Returns:
-        The request as it is now, or None if nothing was sent; or an awaitable of it.
-
-    Raises:
-        ClientError: Connect did not do it, or gave no answer.
-    """
-    changed = request.parameters.changed()
-    if not changed:
-        return _nothing() if isinstance(client, AsyncConnectClient) else None
-    payload: Mapping[str, Any] = {"params": changed}
-    return _resource(client, request).update({"asset": payload} if isinstance(request, AssetRequest) else payload)
+def updating(request: ConnectRequest, values: Mapping[str, Any] | None = None) -> Conversation[list[dict[str, Any]]]:
+    """Set the values, and write what changed, if anything did."""
+    for parameter_id, value in (values or {}).items():
+        request.set_value(parameter_id, value)
+    changed = request.changed_parameters()
+    if changed:
+        yield Call(request, "update", request.parameters_payload(changed))
+        request.parameters.were_written()
+    return changed
 
 
-def refresh(client: Any, request: _Request) -> Any:
-    """Ask for the request as it is now; its `status` tells what became of an approval that gave no answer.
-
-    Returns:
-        The request, or an awaitable of it.
-
-    Raises:
-        ClientError: Connect gave no answer.
-    """
-    return _resource(client, request).get()
+def getting(request: ConnectRequest) -> Conversation[ConnectRequest]:
+    """Ask for the request as Connect has it now."""
+    return type(request)((yield Call(request, "get")))
 
 
-def _resource(client: Any, request: _Request) -> Any:
-    if isinstance(request, AssetRequest):
-        return client.requests[request.id]
-    return client("tier").config_requests[request.id]
+def _templated(request: ConnectRequest, template_id: str | None) -> dict[str, Any]:
+    return request.template_payload(template_id) if template_id else {}
 
 
-async def _nothing() -> None:
-    """Be awaited where nothing is to be sent."""
+def _plainly(function: str, client: Any, conversation: Conversation[T]) -> T:
+    if not isinstance(client, AsyncConnectClient):
+        result = carry_out(client, conversation)
+        if not inspect.isawaitable(result):  # which is what another async client gives
+            return result
+    raise WrongClient(f"{function} was given an async client: await a{function}(...), or give a ConnectClient")
+
+
+async def _async(function: str, client: Any, conversation: Conversation[T]) -> T:
+    if isinstance(client, ConnectClient):
+        raise WrongClient(f"a{function} was given a ConnectClient: call {function}(...), or give an AsyncConnectClient")
+    result = carry_out(client, conversation)
+    return await result if inspect.isawaitable(result) else result

@@ -1,225 +1,272 @@
-"""The requests that Connect delivers, as something to ask: an asset's, and a tier configuration's.
+"""Views over the requests of Connect: an asset request, its items, its parameters, its tiers.
 
-A view holds nothing: it reads and changes the request's own dicts, so what a step sets is journaled with its outcome.
+A view holds the request's own dict and copies nothing: what it changes is changed there, where the saga journals it.
 """
 
 from __future__ import annotations
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Any, ClassVar
 
-from saga_engine.connect.parameters import Parameters
-from saga_engine.errors import BadRequest, MissingItem, MissingTier
+from saga_engine.connect.parameters import ABSENT, ChangeableParameters, Parameters
+from saga_engine.connect.request_errors import BadValue, MissingField, MissingItem, MissingTier, listed
 
-__all__ = ["AssetRequest", "Item", "Tier", "TierConfigRequest"]
+__all__ = ["UNLIMITED", "AssetRequest", "ConnectRequest", "Item"]
 
-Tier = Literal["customer", "tier1", "tier2"]
+#: The quantity of an item that has no limit: above every number.
+UNLIMITED = Decimal("Infinity")
 
-_UNLIMITED = "unlimited"
-
-
-class Item:
-    """One item of an asset: a product's unit, with how many of it."""
-
-    def __init__(self, raw: dict[str, Any]) -> None:
-        self.raw = raw
-
-    @property
-    def id(self) -> str:
-        """The item's id."""
-        return _text(self.raw, "id", "item")
-
-    @property
-    def mpn(self) -> str:
-        """The vendor's part number."""
-        return _text(self.raw, "mpn", f"item {self.raw.get('id')}")
-
-    @property
-    def quantity(self) -> float:
-        """How many are ordered: an int where it is one, infinity for "unlimited".
-
-        Raises:
-            BadRequest: it is no number.
-        """
-        return self._number("quantity")
-
-    @property
-    def old_quantity(self) -> float:
-        """How many there were before this request; 0 if the request does not say.
-
-        Raises:
-            BadRequest: it is no number.
-        """
-        return self._number("old_quantity") if self.raw.get("old_quantity") not in (None, "") else 0
-
-    @property
-    def difference(self) -> float:
-        """By how many the quantity changes; what was unlimited and stays so does not change."""
-        return 0 if self.quantity == self.old_quantity else self.quantity - self.old_quantity
-
-    @property
-    def parameters(self) -> Parameters:
-        """The item's own parameters."""
-        return Parameters(f"item {self.raw.get('id')}", self.raw.get("params", []))
-
-    def _number(self, name: str) -> float:
-        given = self.raw.get(name)
-        if given == _UNLIMITED:
-            return float("inf")
-        try:
-            number = float(given)  # type: ignore[arg-type]  # what is no number is told below
-        except (TypeError, ValueError):
-            raise BadRequest(f"item {self.raw.get('id')}: its {name} is {given!r}: it must be a number") from None
-        return int(number) if number.is_integer() else number
+_UNLIMITED_TEXTS = ("unlimited", "-1")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+_TIERS = ("customer", "tier1", "tier2")
 
 
-class _Delivered:
-    """What both kinds of request have.
+class ConnectRequest(ABC):
+    """What the views over all kinds of requests have in common.
 
     Args:
-        raw: the request, as delivered.
+        request: the request as Connect delivers it; this very dict is changed.
+        original: the request as Connect has it, if `request` has been changed since; by default as it is now.
 
     Raises:
-        BadRequest: it is no such request.
+        BadValue: one of them is no dict.
+        MissingField: its parameters are no list of dicts with an id.
+
+    Attributes:
+        request: the dict itself.
+        parameters: the parameters that a fulfillment may change.
     """
 
-    def __init__(self, raw: dict[str, Any]) -> None:
-        if not isinstance(raw, dict) or not isinstance(raw.get("id"), str):
-            raise BadRequest(f"{raw!r:.200} is no request: deliver an object with an id")
-        self.raw = raw
+    #: What Connect calls such a request, for texts.
+    noun: ClassVar[str]
+    #: Where its parameters are: the field of the request that holds `params`; empty for the request itself.
+    holder: ClassVar[str]
+
+    def __init__(self, request: dict[str, Any], original: Mapping[str, Any] | None = None) -> None:
+        for given in (request, {} if original is None else original):
+            if not isinstance(given, Mapping):
+                raise BadValue(f"{given!r:.200} is no request: give the dict that Connect delivered")
+        self.request = request
+        place = self._inside("params")
+        before = None if original is None else _at(original, place, "the original", [])
+        self.parameters = ChangeableParameters(self.field(place, []), f"{place} of {self._who()}", before)
 
     @property
     def id(self) -> str:
-        """The request's id."""
-        return _text(self.raw, "id", "request")
+        """The request's id: "PR-5852-1608-0000-001"."""
+        return str(self.field("id"))
 
     @property
     def type(self) -> str:
-        """What kind of request it is: "purchase", "change", "setup", ..."""
-        return _text(self.raw, "type", self.id)
+        """What is requested: "purchase", "change", "setup", ..."""
+        return str(self.field("type"))
 
     @property
     def status(self) -> str:
-        """How it stood when it was delivered: "pending", "inquiring", "approved", ..."""
-        return _text(self.raw, "status", self.id)
+        """How the request stood when it was delivered: "pending", "inquiring", ..."""
+        return str(self.field("status"))
 
+    def field(self, path: str, default: Any = ABSENT) -> Any:
+        """Give any field of the request by its path, such as `asset.connection.type`.
 
-class AssetRequest(_Delivered):
-    """A request about an asset (a subscription): purchase, change, suspend, resume, cancel, adjustment.
-
-    Attributes:
-        parameters: the asset's parameters, by id.
-        configuration: the parameters of the asset's configuration, by id.
-    """
-
-    def __init__(self, raw: dict[str, Any]) -> None:
-        super().__init__(raw)
-        asset = self.asset
-        self.parameters = Parameters(f"asset {asset.get('id')}", asset.get("params", []))
-        known = (asset.get("configuration") or {}).get("params", [])
-        self.configuration = Parameters(f"the configuration of asset {asset.get('id')}", known)
-
-    @property
-    def asset(self) -> dict[str, Any]:
-        """The asset, as delivered.
+        Args:
+            path: names joined by dots.
+            default: what to give if there is no such field.
 
         Raises:
-            BadRequest: the request has none.
+            MissingField: there is none, and no default was given.
         """
-        return _object(self.raw, "asset", self.id)
+        return _at(self.request, path, self._who(), default)
+
+    def parameter(self, parameter_id: str) -> dict[str, Any]:
+        """Give a parameter, the very dict of the request; raises MissingParameter if there is none."""
+        return self.parameters[parameter_id]
+
+    def value(self, parameter_id: str, default: Any = ABSENT) -> Any:
+        """Give a parameter's value, see `Parameters.value`; without a default, raises MissingParameter."""
+        return self.parameters.value(parameter_id, default)
+
+    def set_value(self, parameter_id: str, value: Any) -> None:
+        """Write a parameter's value into the request, see `ChangeableParameters.set_value`."""
+        self.parameters.set_value(parameter_id, value)
+
+    def set_error(self, parameter_id: str, message: str) -> None:
+        """Say what is wrong with a parameter's value, see `ChangeableParameters.set_error`."""
+        self.parameters.set_error(parameter_id, message)
+
+    def changed_parameters(self) -> list[dict[str, Any]]:
+        """List the parameters that changed since the view was made, as Connect takes them."""
+        return self.parameters.changed()
+
+    @property
+    def configuration(self) -> Parameters:
+        """The parameters of `configuration`, which a fulfillment reads and does not change; none if it has none."""
+        place = self._inside("configuration.params")
+        return Parameters(self.field(place, []), f"{place} of {self._who()}")
+
+    @abstractmethod
+    def resource(self, client: Any) -> Any:
+        """Give the request's resource of the Connect API, with `get`, `update` and the actions."""
+
+    def parameters_payload(self, changed: list[dict[str, Any]]) -> dict[str, Any]:
+        """Give the body with which Connect takes changed parameters."""
+        return {self.holder: {"params": changed}} if self.holder else {"params": changed}
+
+    @abstractmethod
+    def template_payload(self, template_id: str) -> dict[str, Any]:
+        """Give the part of an action's body that names a template."""
+
+    def _inside(self, path: str) -> str:
+        return f"{self.holder}.{path}" if self.holder else path
+
+    def _who(self) -> str:
+        return str(self.request.get("id") or f"the {self.noun}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._who()})"
+
+
+class Item:
+    """One item of an asset: what is bought, and how much of it.
+
+    Attributes:
+        item: the very dict of the request.
+        parameters: its parameters, which a fulfillment reads and does not change.
+    """
+
+    def __init__(self, item: dict[str, Any], request_id: str) -> None:
+        self.item = item
+        self._where = f"item {item.get('id') or item.get('mpn') or '?'} of {request_id}"
+        self.parameters = Parameters(item.get("params") or [], f"params of {self._where}")
+
+    @property
+    def id(self) -> str:
+        """Connect's id of the item: "PRD-276-377-545-0001"."""
+        return str(_at(self.item, "id", self._where))
+
+    @property
+    def mpn(self) -> str:
+        """The vendor's own number of the item."""
+        return str(_at(self.item, "mpn", self._where))
+
+    @property
+    def quantity(self) -> int | Decimal:
+        """How much is wanted: an int, a Decimal if it is no whole number, or `UNLIMITED`.
+
+        Raises:
+            MissingField: the item has none.
+            BadValue: it is no quantity.
+        """
+        return _quantity(_at(self.item, "quantity", self._where), f"quantity of {self._where}")
+
+    @property
+    def old_quantity(self) -> int | Decimal:
+        """How much there was before; 0 if the request does not tell."""
+        return _quantity(self.item.get("old_quantity") or "0", f"old_quantity of {self._where}")
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether there is no limit to what is wanted."""
+        return self.quantity == UNLIMITED
+
+    def value(self, parameter_id: str, default: Any = ABSENT) -> Any:
+        """Give the value of one of the item's parameters, see `Parameters.value`."""
+        return self.parameters.value(parameter_id, default)
+
+    def __repr__(self) -> str:
+        return f"<{self._where}>"
+
+
+class AssetRequest(ConnectRequest):
+    """A view over an asset request (a fulfillment request): purchase, change, suspend, resume, cancel, adjustment.
+
+        order = AssetRequest(request)
+        seats = order.item("MAIL-STANDARD").quantity
+        order.set_value("tenant_id", tenant["id"])
+
+    `configuration` are the parameters of the asset's configuration. The arguments are those of `ConnectRequest`.
+    """
+
+    noun = "asset request"
+    holder = "asset"
 
     @property
     def asset_id(self) -> str:
-        """The asset's id, the same in every request about it."""
-        return _text(self.asset, "id", f"{self.id}: the asset")
+        """The id of the asset: "AS-5852-1608-0000"."""
+        return str(self.field("asset.id"))
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All items of the asset, also those whose quantity is 0."""
-        return tuple(Item(raw) for raw in self.asset.get("items") or ())
+        """All items, in the order of the request."""
+        return tuple(Item(item, self._who()) for item in self.field("asset.items"))
 
-    def item(self, name: str) -> Item:
-        """Find an item by its id or its mpn.
+    def item(self, key: str) -> Item:
+        """Find an item by its id, its global id or its mpn, in this order.
 
         Raises:
             MissingItem: there is none.
         """
-        for item in self.items:
-            if name in (item.raw.get("id"), item.raw.get("mpn")):
-                return item
-        there = ", ".join(str(item.raw.get("mpn")) for item in self.items) or "none"
-        raise MissingItem(
-            f"asset {self.asset.get('id')} has no item {name!r}: use an id or mpn of it (there are: {there})"
-        )
-
-    def tier(self, name: Tier) -> dict[str, Any]:
-        """Give an account that the asset is sold to or through, as delivered.
-
-        Raises:
-            MissingTier: the asset has no such tier.
-        """
-        tiers: Mapping[str, Any] = self.asset.get("tiers") or {}
-        found = tiers.get(name)
-        if not isinstance(found, dict) or not found.get("id"):
-            there = ", ".join(sorted(tiers)) or "none"
-            raise MissingTier(f"asset {self.asset.get('id')} has no tier {name!r} (there are: {there})")
-        return found
-
-
-class TierConfigRequest(_Delivered):
-    """A request about a tier configuration: what a reseller or a distributor sets up once for a product.
-
-    Attributes:
-        parameters: the request's parameters, by id.
-        configuration: the parameters of the configuration itself, by id.
-    """
-
-    def __init__(self, raw: dict[str, Any]) -> None:
-        super().__init__(raw)
-        self.parameters = Parameters(f"tier config request {self.id}", raw.get("params", []))
-        known = self.tier_config.get("params", [])
-        self.configuration = Parameters(f"tier config {self.tier_config.get('id')}", known)
+        items = self.items
+        for name in ("id", "global_id", "mpn"):
+            for item in items:
+                if item.item.get(name) == key:
+                    return item
+        known = [f"{item.item.get('id')} (mpn {item.item.get('mpn')})" for item in items]
+        raise MissingItem(f"asset.items of {self._who()}: there is no item {key!r}; there are: {listed(known)}")
 
     @property
-    def tier_config(self) -> dict[str, Any]:
-        """The configuration, as delivered.
+    def tiers(self) -> dict[str, dict[str, Any]]:
+        """The accounts by tier, of "customer", "tier1" and "tier2" those that the request names."""
+        tiers = self.field("asset.tiers", None) or {}
+        return {name: tiers[name] for name in _TIERS if tiers.get(name)}
+
+    def tier(self, name: str) -> dict[str, Any]:
+        """Give the account of a tier, the very dict of the request.
+
+        Args:
+            name: "customer", "tier1" or "tier2".
 
         Raises:
-            BadRequest: the request has none.
+            MissingTier: the request names no account for it.
         """
-        return _object(self.raw, "configuration", self.id)
+        found = self.tiers
+        if name not in found:
+            raise MissingTier(f"asset.tiers of {self._who()}: there is no {name!r}; there are: {listed(found)}")
+        return found[name]
 
-    @property
-    def account(self) -> dict[str, Any]:
-        """The account that is configured, as delivered.
+    def resource(self, client: Any) -> Any:
+        """Give `client.requests[id]`."""
+        return client.requests[self.id]
 
-        Raises:
-            BadRequest: the configuration has none.
-        """
-        return _object(self.tier_config, "account", f"{self.id}: the configuration")
-
-    @property
-    def tier_level(self) -> int:
-        """Which tier the account is: 1 is next to the customer.
-
-        Raises:
-            BadRequest: the configuration does not say.
-        """
-        level = self.tier_config.get("tier_level")
-        if not isinstance(level, int) or isinstance(level, bool):
-            raise BadRequest(f"{self.id}: the configuration's tier_level is {level!r}: deliver the whole request")
-        return level
+    def template_payload(self, template_id: str) -> dict[str, Any]:
+        """Give `{"template_id": ...}`."""
+        return {"template_id": template_id}
 
 
-def _object(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    found = raw.get(name)
-    if not isinstance(found, dict):
-        raise BadRequest(f"{where} has no object {name!r}: deliver the whole request")
+def _at(document: Mapping[str, Any], path: str, who: str, default: Any = ABSENT) -> Any:
+    """Give what is at a path of names."""
+    found: Any = document
+    seen: list[str] = []
+    for name in path.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            if default is not ABSENT:
+                return default
+            there = listed(found) if isinstance(found, Mapping) else f"a {type(found).__name__}"
+            raise MissingField(f"{who} has no {path}: {'.'.join(seen) or 'the request'} holds: {there}")
+        found = found[name]
+        seen.append(name)
     return found
 
 
-def _text(raw: Mapping[str, Any], name: str, where: str) -> str:
-    found = raw.get(name)
-    if not isinstance(found, str):
-        raise BadRequest(f"{where}: {name} is {found!r}: deliver the whole request")
-    return found
+def _quantity(text: Any, where: str) -> int | Decimal:
+    """Read a quantity; Connect writes all of them as texts."""
+    written = str(text).strip()
+    if written.lower() in _UNLIMITED_TEXTS:
+        return UNLIMITED
+    if isinstance(text, bool) or not _NUMBER.fullmatch(written):
+        raise BadValue(f"the {where} is {text!r}: it should be a number such as '10', or 'unlimited'")
+    number = Decimal(written)
+    return int(number) if number == number.to_integral_value() else number

@@ -1,132 +1,326 @@
-"""What connectors send to Connect: by the real clients, to a server that writes it down."""
+"""Actions on Connect's requests: what is sent, by either client, and how what Connect answers is sorted."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import asyncio
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from connect.client import AsyncConnectClient, ClientError, ConnectClient
+import requests
+from connect.client import ClientError
+from connect_stub import ASSET_REQUEST, FAULTS, TIER_REQUEST, ConnectStub, connect_stub
+from tenacity import Future, RetryCallState, Retrying, wait_fixed
 
-from saga_engine.connect import AssetRequest, TierConfigRequest, approve, fail, inquire, refresh, update_parameters
-from saga_engine.errors import BadRequest
+from saga_engine import connect
+from saga_engine.connect import (
+    CONNECT_RETRY,
+    AssetRequest,
+    BadValue,
+    ConnectError,
+    ConnectUnavailable,
+    MissingParameter,
+    RefusedByConnect,
+    TierConfigRequest,
+    WrongClient,
+)
+from saga_engine.connect.api_errors import (
+    RETRY_AFTER_S_MAX,
+    connect_error,
+    may_be_tried_again,
+    retry_after_s,
+    wait_as_connect_says,
+)
+from saga_engine.errors import SagaError
+from saga_engine.recorded import rebuild_error, record_error
 
-pytestmark = pytest.mark.anyio
-
-TIER_CONFIG = {"id": "TCR-1", "params": [{"id": "region", "value": ""}], "configuration": {"params": []}}
-
-
-class Connect(BaseHTTPRequestHandler):
-    """Writes down what it is asked for, and says yes; or no, if that is wanted."""
-
-    calls: list[tuple[str, str, Any]]
-    refusal: int | None
-
-    def answer(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        self.calls.append((self.command, self.path, json.loads(self.rfile.read(length)) if length else None))
-        body = json.dumps({"id": "PR-1", "status": "approved"}).encode()
-        self.send_response(self.refusal or 200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_POST = do_PUT = answer
-
-    def log_message(self, *arguments: Any) -> None:
-        """Say nothing."""
+Act = Callable[..., Any]
 
 
 @pytest.fixture
-def connect() -> Iterator[Any]:
-    handler = type("Handler", (Connect,), {"calls": [], "refusal": None})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        handler.url = f"http://127.0.0.1:{server.server_port}/public/v1"
-        yield handler
-        server.shutdown()
+def stub() -> Iterator[ConnectStub]:
+    with connect_stub(ASSET_REQUEST, TIER_REQUEST) as running:
+        yield running
 
 
-@pytest.fixture(params=[ConnectClient, AsyncConnectClient], ids=["plain", "async"])
-def client(request: pytest.FixtureRequest, connect: Any) -> Any:
-    return request.param("ApiKey K", endpoint=connect.url, use_specs=False, max_retries=0)
+@pytest.fixture(params=["plain", "async"])
+def act(request: pytest.FixtureRequest, stub: ConnectStub) -> Act:
+    """Call an action by its plain name, with the plain or with the async client."""
+
+    def plain(name: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(connect, name)(stub.client, *args, **kwargs)
+
+    def asynchronous(name: str, *args: Any, **kwargs: Any) -> Any:
+        return asyncio.run(getattr(connect, f"a{name}")(stub.async_client, *args, **kwargs))
+
+    return plain if request.param == "plain" else asynchronous
 
 
-async def done(answer: Any) -> Any:
-    """Give Connect's answer, whichever client asked."""
-    return await answer if inspect.isawaitable(answer) else answer
+def test_a_request_is_approved_with_a_template(stub: ConnectStub, act: Act) -> None:
+    assert act("approve", ASSET_REQUEST, template_id="TL-1")["status"] == "approved"
+    assert stub.calls == ["POST requests/PR-1/approve"]
+    assert stub.bodies == [{"template_id": "TL-1"}]
 
 
-def order() -> AssetRequest:
-    params = [{"id": "email", "value": "a@b.example"}, {"id": "customer_id", "value": ""}]
-    return AssetRequest({"id": "PR-1", "asset": {"id": "AS-1", "params": params}})
+def test_without_a_template_none_is_named(stub: ConnectStub, act: Act) -> None:
+    act("approve", ASSET_REQUEST)
+    assert stub.bodies == [{}]
 
 
-async def test_an_asset_request_is_approved_failed_and_inquired(client: Any, connect: Any) -> None:
-    await done(approve(client, order(), template_id="TL-1"))
-    await done(approve(client, order(), activation_tile="# It is there"))
-    await done(fail(client, order(), "no such customer"))
-    await done(inquire(client, order(), template_id="TL-2"))
-    await done(inquire(client, order()))
-    assert (await done(refresh(client, order())))["status"] == "approved"
-    path = "/public/v1/requests/PR-1"
-    assert connect.calls == [
-        ("POST", f"{path}/approve", {"template_id": "TL-1"}),
-        ("POST", f"{path}/approve", {"activation_tile": "# It is there"}),
-        ("POST", f"{path}/fail", {"reason": "no such customer"}),
-        ("POST", f"{path}/inquire", {"template_id": "TL-2"}),
-        ("POST", f"{path}/inquire", None),
-        ("GET", path, None),
-    ]
+def test_a_tier_configuration_request_is_approved_in_its_own_way(stub: ConnectStub, act: Act) -> None:
+    assert act("approve", TIER_REQUEST, template_id="TL-1") == {"id": "TL-1", "representation": "Welcome"}
+    assert stub.calls == ["POST tier/config-requests/TCR-1/approve"]
+    assert stub.bodies == [{"template": {"id": "TL-1"}}]
+    assert stub.effects == ["approve TCR-1"]
 
 
-async def test_a_tier_config_request_is_found_where_it_is(client: Any, connect: Any) -> None:
-    request = TierConfigRequest(json.loads(json.dumps(TIER_CONFIG)))
-    request.parameters["region"] = "EU"
-    await done(update_parameters(client, request))
-    await done(approve(client, request, template_id="TL-1"))
-    path = "/public/v1/tier/config-requests/TCR-1"
-    assert connect.calls == [
-        ("PUT", path, {"params": [{"id": "region", "value": "EU"}]}),
-        ("POST", f"{path}/approve", {"template_id": "TL-1"}),
-    ]
+def test_what_a_view_changed_is_written_before_the_action(stub: ConnectStub, act: Act) -> None:
+    order = AssetRequest(copy.deepcopy(ASSET_REQUEST))
+    order.set_value("tenant", "T-1")
+    act("approve", order)
+    assert stub.calls == ["PUT requests/PR-1", "POST requests/PR-1/approve"]
+    assert stub.bodies[0] == {"asset": {"params": [{"id": "tenant", "value": "T-1"}]}}
 
 
-async def test_only_parameters_that_changed_are_sent(client: Any, connect: Any) -> None:
-    request = order()
-    request.parameters["customer_id"] = "C-1"
-    await done(update_parameters(client, request))
-    assert connect.calls == [
-        ("PUT", "/public/v1/requests/PR-1", {"asset": {"params": [{"id": "customer_id", "value": "C-1"}]}})
-    ]
-
-
-async def test_nothing_is_sent_if_nothing_changed(client: Any, connect: Any) -> None:
-    assert await done(update_parameters(client, order())) is None
-    assert connect.calls == []
-
-
-async def test_what_connect_refuses_is_raised(client: Any, connect: Any) -> None:
-    connect.refusal = 400
-    with pytest.raises(ClientError, match="400 Bad Request"):
-        await done(approve(client, order(), template_id="TL-1"))
-
-
-@pytest.mark.parametrize("shown", [{}, {"template_id": "TL-1", "activation_tile": "text"}])
-async def test_an_approval_shows_one_thing(client: Any, connect: Any, shown: dict[str, str]) -> None:
-    with pytest.raises(BadRequest, match="approve PR-1: give template_id or activation_tile"):
-        await done(approve(client, order(), **shown))
-    assert connect.calls == []
+@pytest.mark.parametrize("request_", [ASSET_REQUEST, TIER_REQUEST], ids=["asset", "tier"])
+def test_a_request_is_rejected_with_a_reason(stub: ConnectStub, act: Act, request_: dict[str, Any]) -> None:
+    act("fail", request_, "no credit")
+    assert stub.effects == [f"fail {request_['id']}"]
+    assert stub.bodies == [{"reason": "no credit"}]
 
 
 @pytest.mark.parametrize("reason", ["", "  ", None])
-async def test_a_failure_says_why(client: Any, connect: Any, reason: Any) -> None:
-    with pytest.raises(BadRequest, match="fail PR-1: say why"):
-        await done(fail(client, order(), reason))
-    assert connect.calls == []
+def test_a_rejection_without_a_reason_is_not_sent(stub: ConnectStub, act: Act, reason: Any) -> None:
+    with pytest.raises(BadValue, match="PR-1 cannot be rejected"):
+        act("fail", ASSET_REQUEST, reason)
+    assert stub.calls == []
+
+
+def test_the_customer_is_asked_with_what_is_wrong(stub: ConnectStub, act: Act) -> None:
+    act("inquire", copy.deepcopy(ASSET_REQUEST), template_id="TL-2", problems={"email": "no such mailbox"})
+    assert stub.bodies == [
+        {"asset": {"params": [{"id": "email", "value": "a@b.example", "value_error": "no such mailbox"}]}},
+        {"template_id": "TL-2"},
+    ]
+    assert stub.requests["PR-1"]["status"] == "inquiring"
+
+
+def test_a_problem_with_what_is_not_there_is_not_sent(stub: ConnectStub, act: Act) -> None:
+    with pytest.raises(MissingParameter, match="'seats'"):
+        act("inquire", copy.deepcopy(ASSET_REQUEST), problems={"seats": "too many"})
+    assert stub.calls == []
+
+
+def test_only_changed_parameters_are_sent_and_only_once(stub: ConnectStub, act: Act) -> None:
+    order = AssetRequest(copy.deepcopy(ASSET_REQUEST))
+    sent = act("update_parameters", order, {"tenant": "T-1", "email": "a@b.example"})
+    assert sent == [{"id": "tenant", "value": "T-1"}]
+    assert act("update_parameters", order) == []
+    assert stub.calls == ["PUT requests/PR-1"]
+    assert stub.values("PR-1")["tenant"] == "T-1"
+
+
+def test_parameters_of_a_tier_configuration_request_are_sent_at_the_top(stub: ConnectStub, act: Act) -> None:
+    setup = TierConfigRequest(copy.deepcopy(TIER_REQUEST))
+    act("update_parameters", setup, {"reseller_id": "R-1"})
+    assert stub.bodies == [{"params": [{"id": "reseller_id", "value": "R-1"}]}]
+    assert stub.effects == ["update TCR-1 reseller_id: value=R-1"]
+
+
+def test_nothing_changed_calls_nobody(stub: ConnectStub, act: Act) -> None:
+    assert act("update_parameters", ASSET_REQUEST) == []
+    assert stub.calls == []
+
+
+def test_what_could_not_be_written_is_sent_again(stub: ConnectStub, act: Act) -> None:
+    order = AssetRequest(copy.deepcopy(ASSET_REQUEST))
+    stub.fault("update", "500")
+    with pytest.raises(ConnectUnavailable):
+        act("update_parameters", order, {"tenant": "T-1"})
+    assert act("update_parameters", order) == [{"id": "tenant", "value": "T-1"}]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "401"])
+def test_what_may_pass_may_be_tried_again(stub: ConnectStub, act: Act, fault: str) -> None:
+    stub.fault("approve", fault)
+    with pytest.raises(ConnectUnavailable, match=r"^approve PR-1: Connect ") as raised:
+        act("approve", ASSET_REQUEST)
+    assert may_be_tried_again(raised.value)
+    assert stub.effects == (["approve PR-1"] if "after work" in fault else [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("500", "approve PR-1: Connect answered 500 Internal Server Error: ERR_500: a fault"),
+        ("page", "approve PR-1: Connect answered what cannot be read: b'<html>We are back soon.</html>'"),
+        ("401", "approve PR-1: Connect answered 401 Unauthorized: ERR_401: a fault"),
+    ],
+)
+def test_an_error_says_what_was_asked_and_what_connect_said(stub: ConnectStub, act: Act, fault: str, text: str) -> None:
+    stub.fault("approve", fault)
+    with pytest.raises(ConnectError) as raised:
+        act("approve", ASSET_REQUEST)
+    assert str(raised.value) == text
+
+
+def test_a_refused_key_is_not_tried_again(stub: ConnectStub, act: Act) -> None:
+    stub.fault("approve", "401")
+    with pytest.raises(RefusedByConnect) as refused:
+        act("approve", ASSET_REQUEST)
+    assert refused.value.status_code == 401
+    assert not may_be_tried_again(refused.value)
+
+
+def test_a_refusal_tells_connects_own_reasons(stub: ConnectStub, act: Act) -> None:
+    stub.requests["PR-1"]["status"] = "failed"
+    with pytest.raises(RefusedByConnect) as refused:
+        act("approve", ASSET_REQUEST)
+    assert (refused.value.status_code, refused.value.error_code) == (400, "REQ_003")
+    assert refused.value.errors == ["Only pending requests can be approved."]
+    assert not may_be_tried_again(refused.value)
+
+
+def test_who_catches_the_clients_error_catches_ours(stub: ConnectStub, act: Act) -> None:
+    stub.fault("approve", "500")
+    with pytest.raises(ClientError) as raised:
+        act("approve", ASSET_REQUEST)
+    assert isinstance(raised.value, SagaError)
+    assert isinstance(raised.value.__cause__, Exception)
+
+
+def test_connect_says_when_to_come_back(stub: ConnectStub, act: Act) -> None:
+    stub.fault("approve", "429")
+    with pytest.raises(ConnectUnavailable) as raised:
+        act("approve", ASSET_REQUEST)
+    assert raised.value.retry_after_s == 7
+
+
+def test_an_error_survives_the_journal(stub: ConnectStub, act: Act) -> None:
+    stub.fault("approve", "429")
+    with pytest.raises(ConnectUnavailable) as raised:
+        act("approve", ASSET_REQUEST)
+    rebuilt: Any = rebuild_error(record_error(raised.value))
+    assert type(rebuilt) is ConnectUnavailable
+    assert str(rebuilt) == str(raised.value)
+    assert (rebuilt.status_code, rebuilt.errors, rebuilt.retry_after_s) == (429, ["a fault"], 7)
+
+
+def test_a_plain_action_refuses_an_async_client_before_it_calls(stub: ConnectStub) -> None:
+    with pytest.raises(WrongClient, match="await aapprove"):
+        connect.approve(stub.async_client, ASSET_REQUEST)
+    with pytest.raises(WrongClient, match=r"call approve\("):
+        asyncio.run(connect.aapprove(stub.client, ASSET_REQUEST))
+    assert stub.calls == []
+
+
+def test_a_client_that_only_behaves_like_connects_will_do() -> None:
+    sent = []
+
+    class Resource:
+        def __call__(self, action: str) -> Any:
+            return SimpleNamespace(post=lambda payload: sent.append((action, payload)))
+
+    assert connect.approve(SimpleNamespace(requests={"PR-1": Resource()}), ASSET_REQUEST, template_id="TL-1") == {}
+    assert sent == [("approve", {"template_id": "TL-1"})]
+
+
+# --- sorting ---
+
+
+def answered(headers: Mapping[str, str]) -> ClientError:
+    """Give the error of an answer with these headers."""
+    error = ClientError(status_code=429)
+    error.__cause__ = requests.HTTPError(response=SimpleNamespace(headers=headers))
+    return error
+
+
+def test_retry_after_may_be_a_date() -> None:
+    assert 50 < (retry_after_s(answered({"Retry-After": formatdate(time.time() + 60, usegmt=True)})) or 0) <= 60
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("-4", 0.0),
+        ("999999999", RETRY_AFTER_S_MAX),
+        (formatdate(0, usegmt=True), 0.0),
+        ("soon", None),
+        ("nan", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_bounded_and_nonsense_is_none(header: str, seconds: float | None) -> None:
+    assert retry_after_s(answered({"Retry-After": header})) == seconds
+
+
+def test_without_an_answer_there_is_no_retry_after() -> None:
+    assert retry_after_s(ClientError()) is None
+    assert retry_after_s(ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "is_worth_it"),
+    [(400, False), (401, False), (403, False), (404, False), (408, True), (409, False), (429, True), (503, True)],
+)
+def test_the_status_tells_whether_it_may_be_tried_again(status: int, is_worth_it: bool) -> None:
+    error = ClientError(status_code=status)
+    assert may_be_tried_again(error) is is_worth_it
+    assert isinstance(connect_error(error, "get PR-1"), ConnectUnavailable) is is_worth_it
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_worth_it"),
+    [
+        (requests.ReadTimeout("slow"), True),
+        (requests.ConnectionError("gone"), True),
+        (requests.exceptions.InvalidURL("no URL"), False),
+    ],
+)
+def test_without_an_answer_its_cause_tells(cause: Exception, is_worth_it: bool) -> None:
+    error = ClientError()
+    error.__cause__ = cause
+    assert may_be_tried_again(error) is is_worth_it
+    assert str(connect_error(error, "get PR-1")) == (
+        f"get PR-1: Connect did not answer ({type(cause).__name__}: {cause})"
+    )
+
+
+def test_errors_that_are_no_texts_are_told_too() -> None:
+    error = connect_error(ClientError(status_code=400, error_code="VAL", errors=[{"id": ["bad"]}]), "get PR-1")
+    assert str(error) == "get PR-1: Connect answered 400 Bad Request: VAL: {'id': ['bad']}"
+    assert str(connect_error(ClientError(status_code=599, errors="x"), "get PR-1")).endswith("answered 599: x")
+
+
+def test_what_does_not_come_from_connect_is_not_tried_again() -> None:
+    assert not may_be_tried_again(KeyError("customer_id"))
+    assert not may_be_tried_again(ValueError("a mistake"))
+
+
+def waited(error: Exception, attempt: int = 1, **options: Any) -> float:
+    """Give how long is waited after a failed attempt."""
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    state.outcome = Future.construct(attempt, error, True)
+    return wait_as_connect_says(**options)(state)
+
+
+def test_the_wait_is_what_connect_says_and_else_what_the_strategy_says() -> None:
+    assert waited(answered({"Retry-After": "7"}), otherwise=wait_fixed(3)) == 7
+    assert waited(answered({}), otherwise=wait_fixed(3)) == 3
+    assert waited(KeyError(), otherwise=wait_fixed(3)) == 3
+
+
+def test_waits_grow_to_five_minutes_and_attempts_end_after_about_a_day() -> None:
+    waits = [waited(ClientError(status_code=500), attempt) for attempt in range(1, 301)]
+    assert max(waits) == 300
+    assert 80_000 < sum(waits) < 100_000
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = 300
+    assert CONNECT_RETRY.stop(state)

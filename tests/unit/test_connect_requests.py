@@ -1,189 +1,306 @@
-"""Requests of Connect as something to ask: what is found, what is set, and what is said to be missing."""
+"""Views over Connect's requests: what they find, what they change, and what they say when something is missing."""
 
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from connect_stub import ASSET_REQUEST, TIER_REQUEST
 
-from saga_engine.connect import AssetRequest, Parameters, TierConfigRequest
-from saga_engine.errors import BadRequest, MissingItem, MissingParameter, MissingTier
-
-DELIVERED = json.loads((Path(__file__).parents[2] / "examples" / "purchase" / "request.json").read_text())
-
-ADDRESS = {"city": "Madrid"}
-
-TIER_CONFIG: dict[str, Any] = {
-    "id": "TCR-1",
-    "type": "setup",
-    "status": "pending",
-    "params": [{"id": "reseller_id", "value": ""}],
-    "configuration": {
-        "id": "TC-1",
-        "account": {"id": "TA-1", "name": "Example Reseller"},
-        "tier_level": 1,
-        "params": [{"id": "region", "value": "EU"}],
-    },
-}
+from saga_engine.connect import (
+    UNLIMITED,
+    AssetRequest,
+    BadValue,
+    MissingField,
+    MissingInRequest,
+    MissingItem,
+    MissingParameter,
+    MissingTier,
+    TierConfigRequest,
+)
+from saga_engine.connect.tier_requests import view_of
+from saga_engine.errors import SagaError
 
 
 @pytest.fixture
-def raw() -> dict[str, Any]:
-    """Deliver a request anew."""
-    return copy.deepcopy(DELIVERED)
+def order() -> AssetRequest:
+    return AssetRequest(copy.deepcopy(ASSET_REQUEST))
 
 
-def test_a_request_tells_what_it_is(raw: dict[str, Any]) -> None:
-    request = AssetRequest(raw)
-    assert (request.id, request.type, request.status) == ("PR-5852-1608-0000-001", "purchase", "pending")
-    assert request.asset_id == "AS-5852-1608-0000"
-    assert request.tier("customer")["id"] == "TA-5301-6040-2000"
+@pytest.fixture
+def setup() -> TierConfigRequest:
+    return TierConfigRequest(copy.deepcopy(TIER_REQUEST))
 
 
-def test_parameters_are_read_by_their_ids(raw: dict[str, Any]) -> None:
-    parameters = AssetRequest(raw).parameters
-    assert parameters["admin_email"] == parameters.required("admin_email") == "admin@customer.example"
-    assert dict(parameters) == {"admin_email": "admin@customer.example", "customer_id": "", "subscription_id": ""}
-    assert (parameters.get("color", "red"), "color" in parameters, len(parameters)) == ("red", False, 3)
+def test_an_asset_request_tells_what_it_is(order: AssetRequest) -> None:
+    assert (order.id, order.type, order.status, order.asset_id) == ("PR-1", "purchase", "pending", "AS-1")
+    assert order.field("asset.connection.hub.id") == "HB-1"
+    assert order.field("asset.contract.id", None) is None
 
 
-def test_what_is_set_is_in_the_request_and_is_what_changed(raw: dict[str, Any]) -> None:
-    request = AssetRequest(raw)
-    request.parameters["customer_id"] = "C-1"
-    request.parameters["admin_email"] = "admin@customer.example"
-    request.parameters.mark("subscription_id", "comes later")
-    assert raw["asset"]["params"][1]["value"] == "C-1"
-    changed = [{"id": "customer_id", "value": "C-1"}, {"id": "subscription_id", "value_error": "comes later"}]
-    assert request.parameters.changed() == changed
-    assert AssetRequest(raw).parameters.changed() == [], "a new look begins anew"
+def test_a_field_that_is_missing_is_named_with_what_there_is(order: AssetRequest) -> None:
+    with pytest.raises(MissingField) as missing:
+        order.field("asset.connection.vendor.id")
+    assert str(missing.value) == "PR-1 has no asset.connection.vendor.id: asset.connection holds: id, type, hub"
 
 
-def test_a_structured_value_is_found_set_and_what_changed(raw: dict[str, Any]) -> None:
-    raw["asset"]["params"].append({"id": "address", "value": "", "structured_value": {"city": "Rome"}})
-    parameters = AssetRequest(raw).parameters
-    assert parameters["address"] == {"city": "Rome"}
-    parameters["address"] = ADDRESS
-    assert parameters["address"] == ADDRESS
-    assert parameters.changed() == [{"id": "address", "structured_value": ADDRESS}]
+def test_a_field_below_a_value_is_missing_too(order: AssetRequest) -> None:
+    with pytest.raises(MissingField, match=r"asset\.id holds: a str"):
+        order.field("asset.id.deeper")
 
 
-def test_a_change_inside_a_structured_value_is_a_change(raw: dict[str, Any]) -> None:
-    raw["asset"]["params"].append({"id": "address", "structured_value": {"city": "Rome"}})
-    parameters = AssetRequest(raw).parameters
-    parameters["address"]["city"] = "Madrid"
-    assert parameters.changed() == [{"id": "address", "structured_value": ADDRESS}]
+def test_parameters_are_read_by_their_ids(order: AssetRequest) -> None:
+    assert order.value("email") == "a@b.example"
+    assert order.parameter("email") is order.request["asset"]["params"][0]
+    assert "email" in order.parameters
+    assert list(order.parameters) == ["email", "domain", "tenant", "phone"]
+    assert len(order.parameters) == 4
 
 
-def test_a_parameter_that_is_not_there_is_named_with_those_that_are(raw: dict[str, Any]) -> None:
-    parameters = AssetRequest(raw).parameters
-    text = (
-        "asset AS-5852-1608-0000 has no parameter 'color': define it in the product "
-        "(there are: admin_email, customer_id, subscription_id)"
-    )
+def test_a_missing_parameter_is_named_with_its_place_and_with_what_there_is(order: AssetRequest) -> None:
     with pytest.raises(MissingParameter) as missing:
-        parameters["color"]
-    assert str(missing.value) == text
-    with pytest.raises(KeyError):
-        parameters["color"] = "red"
-    with pytest.raises(MissingParameter):
-        parameters.mark("color", "wrong")
+        order.value("seats")
+    assert str(missing.value) == (
+        "asset.params of PR-1: there is no parameter 'seats'; there are: email, domain, tenant, phone"
+    )
 
 
-def test_a_required_parameter_that_is_empty_is_missing(raw: dict[str, Any]) -> None:
-    with pytest.raises(MissingParameter, match="parameter 'customer_id' is empty: inquire for it"):
-        AssetRequest(raw).parameters.required("customer_id")
+@pytest.mark.parametrize("error", [MissingField, MissingItem, MissingParameter, MissingTier])
+def test_what_is_missing_is_an_error_of_ours_and_a_key_error(error: type[Exception]) -> None:
+    assert issubclass(error, (MissingInRequest,))
+    assert issubclass(error, SagaError)
+    assert issubclass(error, KeyError)
+    assert str(error("it's gone")) == "it's gone"
 
 
-def test_the_parameters_of_the_configuration_and_of_an_item_are_read_alike(raw: dict[str, Any]) -> None:
-    raw["asset"]["configuration"]["params"] = [{"id": "region", "value": "EU"}]
-    raw["asset"]["items"][0]["params"] = [{"id": "size", "value": "50"}]
-    request = AssetRequest(raw)
-    assert request.configuration["region"] == "EU"
-    assert request.item("MAIL-STANDARD").parameters["size"] == "50"
-    with pytest.raises(MissingParameter, match="the configuration of asset AS-5852-1608-0000 has no parameter"):
-        request.configuration["color"]
+def test_a_default_stands_for_a_missing_parameter_and_for_one_without_a_value(order: AssetRequest) -> None:
+    assert order.value("seats", None) is None
+    assert order.value("domain", "example.org") == "example.org"
+    assert order.value("domain") == ""
 
 
-def test_items_are_found_by_id_and_by_mpn_with_numbers_for_quantities(raw: dict[str, Any]) -> None:
-    request = AssetRequest(raw)
-    item = request.item("MAIL-STANDARD")
-    assert item.id == request.item("PRD-276-377-545-0001").id
-    assert (item.quantity, item.old_quantity, item.difference) == (10, 0, 10)
-    assert isinstance(item.quantity, int)
-    assert [each.mpn for each in request.items] == ["MAIL-STANDARD", "MAIL-ARCHIVE"]
-    with pytest.raises(MissingItem, match=r"has no item 'FAX'.*MAIL-STANDARD, MAIL-ARCHIVE"):
-        request.item("FAX")
+def test_a_structured_parameter_has_its_structured_value(order: AssetRequest) -> None:
+    assert order.value("phone") == {"country_code": "+34"}
+    order.set_value("phone", {"country_code": "+49"})
+    assert order.changed_parameters() == [{"id": "phone", "structured_value": {"country_code": "+49"}}]
+
+
+def test_a_structured_parameter_also_takes_a_text(order: AssetRequest) -> None:
+    order.set_value("phone", "+49 30")
+    assert order.value("phone") == "+49 30"
+    assert order.changed_parameters() == [{"id": "phone", "value": "+49 30"}]
+
+
+def test_a_structured_parameter_without_a_value_is_sent_empty(order: AssetRequest) -> None:
+    order.set_value("phone", None)
+    assert order.value("phone", "none") == "none"
+    assert order.changed_parameters() == [{"id": "phone", "structured_value": {}}]
+
+
+def test_what_was_set_is_copied(order: AssetRequest) -> None:
+    value = {"country_code": "+49"}
+    order.set_value("phone", value)
+    order.changed_parameters()[0]["structured_value"]["country_code"] = "+1"
+    value["country_code"] = "+2"
+    assert order.value("phone") == {"country_code": "+49"}
+
+
+@pytest.mark.parametrize("value", [True, 1.5, object()])
+def test_a_value_that_connect_does_not_take_is_refused_without_being_shown(order: AssetRequest, value: Any) -> None:
+    with pytest.raises(BadValue, match=f"the value of 'tenant' is a {type(value).__name__}: give a text"):
+        order.set_value("tenant", value)
+    assert order.changed_parameters() == []
+
+
+def test_a_text_parameter_takes_no_structured_value(order: AssetRequest) -> None:
+    with pytest.raises(BadValue, match="'tenant' is of type 'text': give a text, not a dict"):
+        order.set_value("tenant", {"id": "T-1"})
+
+
+def test_a_parameter_of_no_known_type_takes_either() -> None:
+    order = AssetRequest({"id": "PR-1", "asset": {"params": [{"id": "any"}]}})
+    order.set_value("any", ["a"])
+    assert order.value("any") == ["a"]
+    order.set_value("any", "a")
+    assert order.value("any") == "a"
+
+
+def test_nothing_changed_is_an_empty_list(order: AssetRequest) -> None:
+    order.set_value("tenant", None)
+    order.set_value("email", "a@b.example")
+    order.set_error("domain", "")
+    assert order.changed_parameters() == []
+
+
+def test_a_whole_number_is_written_as_a_text(order: AssetRequest) -> None:
+    order.set_value("tenant", 12)
+    assert order.request["asset"]["params"][2]["value"] == "12"
+
+
+def test_only_what_changed_since_the_view_was_made_is_listed(order: AssetRequest) -> None:
+    order.set_value("tenant", "T-1")
+    assert order.changed_parameters() == [{"id": "tenant", "value": "T-1"}]
+    assert AssetRequest(order.request).changed_parameters() == []
+
+
+def test_what_changed_is_told_by_a_given_original() -> None:
+    changed = copy.deepcopy(ASSET_REQUEST)
+    changed["asset"]["params"][2]["value"] = "T-1"
+    changed["asset"]["params"].append({"id": "new", "value": "n"})
+    order = AssetRequest(changed, original=ASSET_REQUEST)
+    assert order.changed_parameters() == [{"id": "tenant", "value": "T-1"}, {"id": "new", "value": "n"}]
+
+
+def test_an_error_goes_along_with_the_value_that_it_is_about(order: AssetRequest) -> None:
+    order.set_error("email", "no such mailbox")
+    assert order.parameters.error("email") == "no such mailbox"
+    assert order.changed_parameters() == [{"id": "email", "value": "a@b.example", "value_error": "no such mailbox"}]
+
+
+def test_a_new_value_takes_away_the_error_of_the_old_one(order: AssetRequest) -> None:
+    order.set_error("email", "no such mailbox")
+    order.parameters.were_written()
+    order.set_value("email", "c@d.example")
+    assert order.changed_parameters() == [{"id": "email", "value": "c@d.example", "value_error": ""}]
+
+
+def test_an_error_is_a_text(order: AssetRequest) -> None:
+    with pytest.raises(BadValue, match="give a text"):
+        order.set_error("email", None)  # type: ignore[arg-type]
+
+
+def test_what_a_view_shows_of_itself_holds_no_values(order: AssetRequest) -> None:
+    assert repr(order) == "AssetRequest(PR-1)"
+    assert "a@b.example" not in repr(order.parameters)
+
+
+def test_configuration_parameters_are_read_only(order: AssetRequest) -> None:
+    assert order.configuration.value("region") == "eu"
+    assert not hasattr(order.configuration, "set_value")
+    with pytest.raises(MissingParameter, match=r"asset\.configuration\.params of PR-1: .* there are: region"):
+        order.configuration.value("email")
+
+
+def test_a_request_without_parameters_has_none() -> None:
+    order = AssetRequest({"id": "PR-1", "asset": {}})
+    assert list(order.configuration) == []
+    with pytest.raises(MissingParameter, match="there are: none"):
+        order.value("seats")
+
+
+@pytest.mark.parametrize("params", ["seats", [{"value": "1"}], [1]])
+def test_parameters_of_another_shape_are_refused(params: Any) -> None:
+    with pytest.raises(MissingField, match=r"asset\.params of PR-1 is no list of parameters"):
+        AssetRequest({"id": "PR-1", "asset": {"params": params}})
+
+
+@pytest.mark.parametrize("key", ["PRD-1-0001", "MAIL"])
+def test_an_item_is_found_by_id_or_mpn(order: AssetRequest, key: str) -> None:
+    item = order.item(key)
+    assert (item.id, item.mpn, item.quantity, item.old_quantity) == ("PRD-1-0001", "MAIL", 10, 0)
+    assert item.value("sku") == "M-1"
+
+
+def test_an_item_is_found_by_its_global_id_where_its_id_is_another(order: AssetRequest) -> None:
+    assert order.item("PRD-1-0002").mpn == "BKP"
+
+
+def test_an_id_goes_before_the_mpn_of_another_item() -> None:
+    order = AssetRequest({"id": "PR-1", "asset": {"items": [{"id": "A", "mpn": "B"}, {"id": "B", "mpn": "A"}]}})
+    assert order.item("B").mpn == "A"
+
+
+def test_a_missing_item_is_named_with_what_there_is(order: AssetRequest) -> None:
+    with pytest.raises(MissingItem) as missing:
+        order.item("DISK")
+    assert str(missing.value) == (
+        "asset.items of PR-1: there is no item 'DISK'; there are: PRD-1-0001 (mpn MAIL), BACKUP (mpn BKP)"
+    )
+
+
+def test_a_parameter_that_an_item_lacks_is_named_with_the_item(order: AssetRequest) -> None:
+    with pytest.raises(MissingParameter, match="params of item PRD-1-0001 of PR-1: there is no parameter 'x'"):
+        order.item("MAIL").value("x")
+    assert order.item("BKP").value("x", "none") == "none"
 
 
 @pytest.mark.parametrize(
-    ("quantity", "old", "expected"),
-    [("2.5", "1", (2.5, 1, 1.5)), ("unlimited", "3", (float("inf"), 3, float("inf"))), ("1", None, (1, 0, 1))],
+    ("text", "number"),
+    [("10", 10), ("0", 0), ("2.5", Decimal("2.5")), ("3.00", 3), (7, 7), ("unlimited", UNLIMITED), ("-1", UNLIMITED)],
 )
-def test_quantities_may_be_parts_and_without_limit(raw: dict[str, Any], quantity: str, old: str, expected: Any) -> None:
-    raw["asset"]["items"][0].update(quantity=quantity, old_quantity=old)
-    item = AssetRequest(raw).items[0]
-    assert (item.quantity, item.old_quantity, item.difference) == expected
+def test_quantities_are_numbers(text: Any, number: Any) -> None:
+    item = AssetRequest({"id": "PR-1", "asset": {"items": [{"id": "A", "quantity": text}]}}).item("A")
+    assert item.quantity == number
+    assert type(item.quantity) is type(number)
+    assert item.is_unlimited == (number is UNLIMITED)
 
 
-def test_what_was_without_limit_and_stays_so_does_not_change(raw: dict[str, Any]) -> None:
-    raw["asset"]["items"][0].update(quantity="unlimited", old_quantity="unlimited")
-    assert AssetRequest(raw).items[0].difference == 0
+def test_unlimited_is_more_than_any_number(order: AssetRequest) -> None:
+    assert order.item("BKP").quantity > order.item("MAIL").quantity
+    assert order.item("BKP").old_quantity == Decimal("2.5")
 
 
-@pytest.mark.parametrize("quantity", ["many", None, [], ""])
-def test_a_quantity_that_is_no_number_is_refused(raw: dict[str, Any], quantity: Any) -> None:
-    raw["asset"]["items"][0]["quantity"] = quantity
-    with pytest.raises(BadRequest, match="item PRD-276-377-545-0001: its quantity is"):
-        _ = AssetRequest(raw).items[0].quantity
+@pytest.mark.parametrize("text", ["ten", "", "-2", "1e3", "nan", None, True])
+def test_what_is_no_quantity_is_refused_with_its_place(text: Any) -> None:
+    item = AssetRequest({"id": "PR-1", "asset": {"items": [{"id": "A", "quantity": text}]}}).item("A")
+    with pytest.raises(BadValue, match="the quantity of item A of PR-1 is"):
+        assert item.quantity
 
 
-def test_a_tier_that_the_asset_does_not_have_is_named(raw: dict[str, Any]) -> None:
-    with pytest.raises(MissingTier, match=r"has no tier 'tier2' \(there are: customer, tier1, tier2\)"):
-        AssetRequest(raw).tier("tier2")
+def test_an_item_without_a_quantity_is_an_error_and_without_an_old_one_it_had_none() -> None:
+    item = AssetRequest({"id": "PR-1", "asset": {"items": [{"id": "A"}]}}).item("A")
+    with pytest.raises(MissingField, match="item A of PR-1 has no quantity"):
+        assert item.quantity
+    assert item.old_quantity == 0
 
 
-def test_a_tier_configuration_tells_its_account_and_both_kinds_of_parameters() -> None:
-    request = TierConfigRequest(copy.deepcopy(TIER_CONFIG))
-    assert (request.id, request.account["name"], request.tier_level) == ("TCR-1", "Example Reseller", 1)
-    assert request.configuration["region"] == "EU"
-    request.parameters["reseller_id"] = "R-1"
-    assert request.parameters.changed() == [{"id": "reseller_id", "value": "R-1"}]
-    with pytest.raises(MissingParameter, match="tier config request TCR-1 has no parameter 'region'"):
-        request.parameters["region"]
+def test_tiers_are_the_accounts_that_the_request_names(order: AssetRequest) -> None:
+    assert order.tier("customer")["name"] == "Customer"
+    assert list(order.tiers) == ["customer", "tier1"]
+    with pytest.raises(MissingTier, match="there is no 'tier2'; there are: customer, tier1"):
+        order.tier("tier2")
 
 
-@pytest.mark.parametrize(
-    ("kind", "raw", "message"),
-    [
-        (AssetRequest, None, "None is no request"),
-        (AssetRequest, {"id": 1}, "is no request: deliver an object with an id"),
-        (AssetRequest, {"id": "PR-1"}, "PR-1 has no object 'asset'"),
-        (AssetRequest, {"id": "PR-1", "asset": {"id": "AS-1", "params": [{}]}}, "asset AS-1: its params are no list"),
-        (TierConfigRequest, {"id": "TCR-1"}, "TCR-1 has no object 'configuration'"),
-    ],
-)
-def test_what_is_no_such_request_is_refused(kind: Any, raw: Any, message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
-        kind(raw)
+def test_a_tier_configuration_request_tells_what_it_is(setup: TierConfigRequest) -> None:
+    assert (setup.id, setup.configuration_id, setup.tier_level) == ("TCR-1", "TC-1", 1)
+    assert setup.account["name"] == "Reseller"
+    assert setup.configuration.value("reseller_id") == ""
 
 
-@pytest.mark.parametrize(
-    ("read", "message"),
-    [
-        (lambda request: request.type, "TCR-1: type is None"),
-        (lambda request: request.tier_level, "TCR-1: the configuration's tier_level is None"),
-        (lambda request: request.account, "TCR-1: the configuration has no object 'account'"),
-    ],
-)
-def test_what_a_request_does_not_tell_is_named(read: Any, message: str) -> None:
-    request = TierConfigRequest({"id": "TCR-1", "configuration": {}})
-    with pytest.raises(BadRequest, match=message):
-        read(request)
+def test_the_parameters_of_a_tier_configuration_request_are_its_own(setup: TierConfigRequest) -> None:
+    setup.set_value("reseller_id", "R-1")
+    assert setup.request["params"][0]["value"] == "R-1"
+    assert setup.changed_parameters() == [{"id": "reseller_id", "value": "R-1"}]
+    with pytest.raises(MissingParameter, match=r"^params of TCR-1: there is no parameter 'email'"):
+        setup.value("email")
 
 
-def test_parameters_of_nothing_say_so() -> None:
-    with pytest.raises(MissingParameter, match=r"there are: none"):
-        Parameters("asset AS-1", []).parameter("color")
+def test_a_tier_level_that_is_no_number_is_refused(setup: TierConfigRequest) -> None:
+    setup.request["configuration"]["tier_level"] = "first"
+    with pytest.raises(BadValue, match=r"configuration\.tier_level of TCR-1 is 'first'"):
+        assert setup.tier_level
+
+
+def test_the_view_follows_the_request(order: AssetRequest) -> None:
+    assert isinstance(view_of(ASSET_REQUEST), AssetRequest)
+    assert isinstance(view_of(TIER_REQUEST), TierConfigRequest)
+    assert view_of(order) is order
+
+
+@pytest.mark.parametrize("request_", [{"id": "UF-1", "usage": {}}, {}, "PR-1", None])
+def test_what_is_neither_kind_of_request_is_refused(request_: Any) -> None:
+    with pytest.raises(BadValue, match="give "):
+        view_of(request_)
+
+
+def test_a_view_needs_a_dict() -> None:
+    with pytest.raises(BadValue, match="'PR-1' is no request"):
+        AssetRequest("PR-1")  # type: ignore[arg-type]
+
+
+def test_of_many_names_an_error_lists_fifty() -> None:
+    order = AssetRequest({"id": "PR-1", "asset": {"params": [{"id": f"p{n}"} for n in range(60)]}})
+    with pytest.raises(MissingParameter, match=r"p49, and 10 more$"):
+        order.value("seats")

@@ -1,0 +1,214 @@
+"""Why Connect did not do what it was asked to: what may be tried again, when, and what may not.
+
+SagaError                   (transactions.errors)
+├── WrongClient             a plain function was given an async client, or the reverse
+└── ConnectError            a call failed; also a connect.client.ClientError
+    ├── ConnectUnavailable  it may be tried again: no answer, one that cannot be read, 408, 429, or from 500 on
+    └── RefusedByConnect    it is no use to try it again: Connect says no (400, 401, 403, 404, ...)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from json import JSONDecodeError
+from typing import Any
+
+from connect.client import ClientError
+from tenacity import (
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+from tenacity.wait import wait_base
+
+from saga_engine.errors import SagaError
+from transactions import RetryPolicy
+from transactions.retry import is_transient
+
+__all__ = [
+    "CLIENT_ERRORS",
+    "CONNECT_RETRY",
+    "ConnectError",
+    "ConnectUnavailable",
+    "RefusedByConnect",
+    "WrongClient",
+    "connect_error",
+    "may_be_tried_again",
+    "retry_after_s",
+    "wait_as_connect_says",
+]
+
+#: No longer wait is taken from a Retry-After: a day, in seconds.
+RETRY_AFTER_S_MAX = 86_400.0
+#: About a day, with the waits below. Attempts and not time, because a step may have waited for days before it failed.
+_ATTEMPTS_MAX = 300
+_WAIT_S_MAX = 300.0
+_TEMPORARY = (408, 425, 429)
+_REFUSALS_FROM, _SERVER_ERRORS_FROM = 400, 500
+_ERROR_CHARS_MAX = 2_000
+
+
+class WrongClient(SagaError):
+    """A function was given the other kind of client."""
+
+
+class ConnectError(SagaError, ClientError):  # type: ignore[misc]  # connect ships no types
+    """A call of the Connect API failed.
+
+    Attributes:
+        status_code: the HTTP status; None if no answer came.
+        error_code: Connect's own code, such as "REQ_003"; None if it gave none.
+        errors: Connect's list of texts; empty if it gave none.
+        retry_after_s: seconds after which Connect wants to be asked again; None if it did not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        error_code: str | None = None,
+        errors: list[str] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)  # ClientError's own sets its attributes, so ours come after
+        self.status_code = status_code
+        self.error_code = error_code
+        self.errors = errors or []
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+class ConnectUnavailable(ConnectError):
+    """Connect could not be reached, or could not answer: it may be tried again. Whether it did the work is unknown."""
+
+
+class RefusedByConnect(ConnectError):
+    """Connect refused: it is no use to try the same again."""
+
+
+#: What a client of Connect raises; the async one lets through what the decoder of an answer raises.
+CLIENT_ERRORS = (ClientError, JSONDecodeError, UnicodeDecodeError)
+
+
+def connect_error(error: Exception, call: str) -> ConnectError:
+    """Sort one of the `CLIENT_ERRORS`.
+
+    Args:
+        error: the error.
+        call: what was called, for the text: "approve PR-1".
+
+    Returns:
+        A `ConnectUnavailable` or a `RefusedByConnect`.
+    """
+    if not isinstance(error, ClientError):
+        return ConnectUnavailable(f"{call}: Connect answered what cannot be read: {error}")
+    kind = ConnectUnavailable if _is_temporary(error) else RefusedByConnect
+    return kind(
+        f"{call}: {_told(error)}",
+        status_code=error.status_code,
+        error_code=error.error_code,
+        errors=[str(one) for one in _as_list(error.errors)],
+        retry_after_s=retry_after_s(error),
+    )
+
+
+def _is_temporary(error: Any) -> bool:
+    status = error.status_code
+    if status is None:
+        return is_transient(error)
+    # Below 400 it is an answer that could not be read, which tells nothing of what was done.
+    return status in _TEMPORARY or status < _REFUSALS_FROM or status >= _SERVER_ERRORS_FROM
+
+
+def _told(error: Any) -> str:
+    """Write in one line what Connect said; ClientError's own text breaks on errors that are no texts."""
+    if error.status_code is None:
+        cause = error.__cause__
+        reason = f" ({type(cause).__name__}: {cause})" if cause else f" ({error.message})" if error.message else ""
+        return f"Connect did not answer{reason}"[:_ERROR_CHARS_MAX]
+    texts = [str(error.error_code)] if error.error_code else []
+    texts += ["; ".join(str(one) for one in _as_list(error.errors))] if error.errors else []
+    unread = ", and what cannot be read" if error.status_code < _REFUSALS_FROM else ""
+    return ": ".join([f"Connect answered {_phrase(error.status_code)}{unread}", *texts])[:_ERROR_CHARS_MAX]
+
+
+def _phrase(status: int) -> str:
+    known = {one.value: one.phrase for one in HTTPStatus}
+    return f"{status} {known[status]}" if status in known else str(status)
+
+
+def _as_list(errors: Any) -> list[Any]:
+    if errors is None:
+        return []
+    return errors if isinstance(errors, list) else [errors]
+
+
+def may_be_tried_again(error: BaseException) -> bool:
+    """Tell whether a failed call of Connect may succeed another time; a predicate for tenacity.
+
+    Args:
+        error: a `ConnectError`, or a `ClientError` of a step's own call.
+    """
+    if isinstance(error, ConnectError):
+        return isinstance(error, ConnectUnavailable)
+    if isinstance(error, ClientError):
+        return _is_temporary(error)
+    return isinstance(error, CLIENT_ERRORS)
+
+
+def retry_after_s(error: BaseException) -> float | None:
+    """Give the seconds after which Connect wants to be asked again, from 0 to a day; None if it did not say.
+
+    Args:
+        error: a `ConnectError`, or a `ClientError`, whose cause has the answer with its Retry-After header.
+    """
+    if isinstance(error, ConnectError):
+        return error.retry_after_s
+    headers = getattr(getattr(error.__cause__, "response", None), "headers", None) or {}
+    seconds = _seconds(str(headers.get("Retry-After", "")))
+    return None if seconds is None else min(max(0.0, seconds), RETRY_AFTER_S_MAX)
+
+
+def _seconds(text: str) -> float | None:
+    """Read a Retry-After: a number of seconds, or a date."""
+    try:
+        return seconds if math.isfinite(seconds := float(text)) else None
+    except ValueError:
+        pass  # then it is a date
+    try:
+        return parsedate_to_datetime(text).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class wait_as_connect_says(wait_base):  # noqa: N801  # named as tenacity's strategies are
+    """Wait as long as Connect's Retry-After says; without one, as another strategy says.
+
+    Args:
+        otherwise: a tenacity strategy; by default exponential with jitter, up to 300 seconds.
+    """
+
+    def __init__(self, otherwise: wait_base | None = None) -> None:
+        self.otherwise = otherwise or wait_exponential_jitter(initial=1, max=_WAIT_S_MAX)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Give the seconds to wait."""
+        error = None if retry_state.outcome is None else retry_state.outcome.exception()
+        said = None if error is None else retry_after_s(error)
+        return float(self.otherwise(retry_state) if said is None else said)
+
+
+#: How the ready transactions repeat their calls: while Connect is unavailable, for a day. A journaled wait holds no
+#: thread, and an order is not to be undone because Connect was away for an hour.
+CONNECT_RETRY = RetryPolicy(
+    stop=stop_after_attempt(_ATTEMPTS_MAX),
+    wait=wait_as_connect_says(),
+    retry=retry_if_exception(may_be_tried_again),
+)
