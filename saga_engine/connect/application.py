@@ -1,180 +1,273 @@
-"""Sagas as the handlers of an extension: one line of a class body for each event."""
+"""SagaEventsApplication: an events application in whose body one line is a whole handler."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from abc import ABCMeta
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from connect.eaas.core.constants import EVENT_INFO_ATTR_NAME
 from connect.eaas.core.decorators import event, schedulable
 from connect.eaas.core.extension import EventsApplicationBase
-from connect.eaas.core.responses import BackgroundResponse, ScheduledExecutionResponse
 
-from saga_engine.connect.sweeper import for_handler, sweep
+from saga_engine.connect.sweeper import Sagas, asweep, sweep
 from saga_engine.errors import BadDefinition
 from saga_engine.saga import Saga, check_definition
 
-__all__ = ["SagaEventsApplication", "on"]
+__all__ = ["Handling", "SagaEventsApplication", "on"]
 
-#: What is processed as long as nobody decided otherwise.
-_STATUSES = ("pending",)
-_INTERACTIVE = ("product_action_execution", "product_custom_event_processing")
-_SAGAS = "_sagas_by_event"
+_SWEEPER = "resume_sagas"
+#: What `SagaEventsApplication` itself gives a meaning, and that is no type of an event.
+_OWN_NAMES = (_SWEEPER, "sagas", "async_sagas")
+#: Marks a function that was made here, so that a subclass knows what it may make anew.
+_MADE_OF = "_saga_made_of"
+#: Whoever asks one of these waits for the answer itself, which is no BackgroundResponse.
+_INTERACTIVE = ("product_action_execution", "product_custom_event_processing", "scheduled_execution")
 
 
 @dataclass(frozen=True)
-class _Handled:
-    """What `on` gives: a saga with how its events are delivered."""
+class Handling:
+    """How a saga handles an event; made by `on`."""
 
     saga: type[Saga]
-    statuses: tuple[str, ...] | None
+    statuses: tuple[str, ...]
     is_async: bool
 
 
-def on(saga: type[Saga], *, statuses: Sequence[str] | None = None, is_async: bool = False) -> Any:
-    """Say more of a saga that handles an event; for the class body of a `SagaEventsApplication`.
+def on(saga: type[Saga], *, statuses: Sequence[str] = ("pending",), is_async: bool = False) -> Handling:
+    """Say how a saga handles the event whose type it is assigned to in a `SagaEventsApplication`.
 
     Args:
-        saga: the saga.
-        statuses: the statuses of a request in which it is delivered; None: `pending`, for requests of assets and tier
-            configurations.
-        is_async: the handler is a coroutine: steps get an `AsyncConnectClient` as `client`, async ones run on the
-            runner's event loop, plain ones in threads. Otherwise it runs in a thread, with a `ConnectClient`.
+        saga: the saga that resolves the requests.
+        statuses: only requests that stand so are delivered.
+        is_async: whether the handler is a coroutine: its steps get an `AsyncConnectClient`, and async steps run on the
+            event loop of the runner.
 
     Raises:
-        BadDefinition: the saga or its statuses cannot be used.
+        BadDefinition: the saga or an argument cannot be used.
     """
     check_definition(saga)
-    if statuses is not None and (isinstance(statuses, str) or not all(isinstance(each, str) for each in statuses)):
-        raise BadDefinition(f"on({saga.__name__}): statuses is {statuses!r}: give a list of names")
-    if statuses is not None and not statuses:
-        raise BadDefinition(f"on({saga.__name__}): statuses is empty, so nothing would be delivered: name at least one")
-    return _Handled(saga, None if statuses is None else tuple(statuses), is_async)
+    if inspect.isabstract(saga):
+        raise BadDefinition(f"{saga.__name__} has no transactions: define transactions(self, request)")
+    if isinstance(statuses, str) or not statuses or not all(isinstance(one, str) and one for one in statuses):
+        raise BadDefinition(f'on({saga.__name__}, statuses={statuses!r}): give a list such as ["pending"]')
+    if not isinstance(is_async, bool):
+        raise BadDefinition(f"on({saga.__name__}, is_async={is_async!r}): give True or False")
+    return Handling(saga, tuple(statuses), is_async)
 
 
-def _is_saga(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, Saga)
+def _is_declaration(value: Any) -> bool:
+    return isinstance(value, Handling) or (isinstance(value, type) and issubclass(value, Saga))
 
 
-def _is_handler(value: Any) -> bool:
-    return isinstance(value, _Handled) or _is_saga(value)
+# --- reading a class ---
 
 
-def _handles(name: str, value: Any, body: Mapping[str, Any]) -> bool:
-    """Tell whether the attribute handles an event; a saga that is defined in the class body does not, by that alone."""
-    return _is_handler(value) and not (_is_saga(value) and value.__qualname__ == f"{body['__qualname__']}.{name}")
+def _declarations(application: type) -> Iterator[tuple[str, Handling]]:
+    """Find the sagas that are to become handlers: of the class itself, and of mixins that are plain classes."""
+    for name, value in _effective(application).items():
+        if not _is_declaration(value) or name.startswith("_"):
+            continue
+        if name.islower():
+            yield name, _handling(application, name, value)
+        elif isinstance(value, Handling):
+            raise BadDefinition(f"{application.__name__}.{name}: on(...) is assigned to the type of an event")
 
 
-def _handled(value: Any) -> _Handled:
-    handled: _Handled = value if isinstance(value, _Handled) else on(value)
-    return handled
-
-
-def _handler(event_type: str, handled: _Handled, body: Mapping[str, Any]) -> Any:
-    """Make what the runner demands of a handler: a method of this name, with the marks of `@event`."""
+def _handling(application: type, event_type: str, value: Any) -> Handling:
+    if event_type in _OWN_NAMES:
+        raise BadDefinition(f"{application.__name__}.{event_type} is {value!r}: see SagaEventsApplication")
     if event_type.endswith("_validation") or event_type in _INTERACTIVE:
         raise BadDefinition(
-            f"{event_type} is interactive: its caller waits for the answer, which a saga gives in its own time; write "
-            "a method with @event"
+            f"{application.__name__}.{event_type}: that event is answered at once, and not by a saga; "
+            "write a method with @event"
         )
-    handle = _async_handle(handled.saga) if handled.is_async else _handle(handled.saga)
-    handle.__name__, handle.__module__ = event_type, body["__module__"]
-    handle.__qualname__ = f"{body['__qualname__']}.{event_type}"
-    handle.__doc__ = f"Carry {handled.saga.__name__} on for a request."
-    return event(event_type, statuses=list(_statuses_of(event_type, handled)))(handle)
+    return value if isinstance(value, Handling) else on(value)
 
 
-def _statuses_of(event_type: str, handled: _Handled) -> tuple[str, ...]:
-    if handled.statuses is not None:
-        return handled.statuses
-    if event_type.startswith(("asset_", "tier_config_")):
-        return _STATUSES
-    name = handled.saga.__name__
-    raise BadDefinition(f"{event_type}: say in which statuses {name} handles it: on({name}, statuses=[...])")
+def _effective(application: type) -> dict[str, Any]:
+    """Give the attributes as they are found on the class, by name."""
+    found: dict[str, Any] = {}
+    for base in application.__mro__:
+        for name, value in vars(base).items():
+            found.setdefault(name, value)
+    return found
 
 
-def _handle(saga: type[Saga]) -> Any:
-    def handle(self: SagaEventsApplication, request: dict[str, Any]) -> BackgroundResponse:
-        return self.make_saga(saga).resolve(request)
+def _event_of(name: str, value: Any) -> str | None:
+    """Tell which event an attribute handles, or will handle."""
+    if _is_declaration(value):
+        return name if name.islower() and not name.startswith("_") else None
+    info = getattr(value, EVENT_INFO_ATTR_NAME, None) if inspect.isfunction(value) else None
+    return None if info is None else str(info["event_type"])
 
-    return handle
+
+# --- refusing ---
 
 
-def _async_handle(saga: type[Saga]) -> Any:
-    async def handle(self: SagaEventsApplication, request: dict[str, Any]) -> BackgroundResponse:
-        return await self.make_saga(saga).aresolve(request)
+def _refuse_second_handlers(application: type) -> None:
+    handlers: dict[str, str] = {}
+    for name, value in _effective(application).items():
+        event_type = _event_of(name, value)
+        if event_type is None:
+            continue
+        if event_type in handlers:
+            raise BadDefinition(
+                f"{application.__name__} handles {event_type} twice, by {handlers[event_type]} and by {name}: the "
+                f"runner would use only one; remove one, or set it to None if a base has it"
+            )
+        handlers[event_type] = name
 
-    return handle
+
+def _refuse_clashes_of_bases(application: type) -> None:
+    """Refuse a handler that hides another one which it does not know of, as two mixins may have them."""
+    own = vars(application)
+    for name in _effective(application):
+        bases = [base for base in application.__mro__[1:] if _event_of(name, vars(base).get(name)) is not None]
+        if name in own or not bases:
+            continue
+        hidden = [base for base in bases if base not in bases[0].__mro__]
+        if hidden:
+            raise BadDefinition(
+                f"{application.__name__} gets a handler for {name} from {bases[0].__name__} and another one from "
+                f"{hidden[0].__name__}: say which, by a line {name} = ... of its own"
+            )
+
+
+def _refuse_lost_handlers(application: type) -> None:
+    """Refuse a method that overrides a handler without being one: nobody would call it."""
+    for name, value in vars(application).items():
+        if not inspect.isfunction(value) or _event_of(name, value) is not None:
+            continue
+        bases = [base for base in application.__mro__[1:] if _event_of(name, vars(base).get(name)) is not None]
+        if bases:
+            raise BadDefinition(
+                f"{application.__name__}.{name} overrides a handler of {bases[0].__name__} and would never be called: "
+                f"decorate it with @event"
+            )
+
+
+# --- making ---
+
+
+def _handler(application: type, event_type: str, handling: Handling) -> Callable[..., Any]:
+    """Make the method that the runner calls: it looks at its name, its signature, and whether it is a coroutine's."""
+    saga = handling.saga
+
+    def handle(self: Any, request: dict[str, Any]) -> Any:
+        return saga.make(self.config, self.client, self.logger).resolve(request)
+
+    async def handle_async(self: Any, request: dict[str, Any]) -> Any:
+        return await saga.make(self.config, self.client, self.logger).aresolve(request)
+
+    method = handle_async if handling.is_async else handle
+    _name(method, application, event_type, f"Carry the {saga.__name__} of a request on.")
+    setattr(method, _MADE_OF, handling)
+    made: Callable[..., Any] = event(event_type, statuses=list(handling.statuses))(method)
+    return made
+
+
+def _name(method: Callable[..., Any], application: type, name: str, doc: str) -> None:
+    method.__name__ = name
+    method.__qualname__ = f"{application.__qualname__}.{name}"
+    method.__module__ = application.__module__
+    method.__doc__ = doc
+
+
+def _equip_with_sweeper(application: type) -> None:
+    """Give an application that has sagas its sweeper, unless its author gave or refused one."""
+    sagas = _sagas_to_sweep(application)
+    is_given = hasattr(application, _SWEEPER) and not hasattr(getattr(application, _SWEEPER), _MADE_OF)
+    if sagas and not is_given:
+        setattr(application, _SWEEPER, _sweeper(application, sagas))
+
+
+def _sagas_to_sweep(application: Any) -> Sagas:
+    """Find the sagas of an application, with those that they undo, and which are async."""
+    handlings = [on(saga) for saga in application.sagas]
+    handlings += [on(saga, is_async=True) for saga in application.async_sagas]
+    made_of = (getattr(value, _MADE_OF, None) for value in _effective(application).values())
+    handlings += [handling for handling in made_of if isinstance(handling, Handling)]
+    sagas: dict[type[Saga], bool] = {}
+    for handling in handlings:
+        sagas[handling.saga] = sagas.get(handling.saga, False) or handling.is_async
+    for saga, is_async in list(sagas.items()):
+        if saga.undoes is not None:
+            sagas.setdefault(saga.undoes, is_async)
+    return {saga: is_async for saga, is_async in sagas.items() if saga.mode != "select"}
+
+
+def _sweeper(application: type, sagas: Sagas) -> Callable[..., Any]:
+    def resume(self: Any, schedule: dict[str, Any]) -> Any:
+        return sweep(self, sagas)
+
+    async def resume_async(self: Any, schedule: dict[str, Any]) -> Any:
+        return await asweep(self, sagas)
+
+    method = resume_async if any(sagas.values()) else resume
+    _name(method, application, _SWEEPER, "Carry on what is due, what a dead process left, and what is not delivered.")
+    setattr(method, _MADE_OF, sagas)
+    made: Callable[..., Any] = schedulable("Resume sagas", str(method.__doc__))(method)
+    return made
+
+
+# --- the application ---
 
 
 class _Body(dict[str, Any]):
-    """The class body while it is read: refuses what Python would replace without a word."""
+    """The names of a class body; one that has a saga is not given away, as its event would be handled by another."""
+
+    def __init__(self, application: str) -> None:
+        super().__init__()
+        self._application = application
 
     def __setitem__(self, name: str, value: Any) -> None:
-        before = self.get(name)
-        if before is not None and (_is_handler(before) or _is_handler(value)):
-            raise BadDefinition(f"{name} is set twice: one saga handles an event; put what both do into one saga")
+        if name in self and (_is_declaration(self[name]) or _is_declaration(value)):
+            raise BadDefinition(
+                f"{self._application}.{name} is assigned twice: let one saga handle it, which may choose its "
+                "transactions by the request"
+            )
         super().__setitem__(name, value)
 
 
-class _Application(type):
-    """Makes handlers of the sagas in a class body, and sees to it that each event has one."""
+class _SagaEvents(ABCMeta):
+    """Makes handlers of the sagas in a class body, and refuses what would silently handle nothing."""
 
     @classmethod
-    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **options: Any) -> dict[str, Any]:
-        return _Body()
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **options: Any) -> _Body:
+        return _Body(name)
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], body: Mapping[str, Any], **options: Any) -> _Application:
-        handled = {
-            event_type: _handled(value) for event_type, value in body.items() if _handles(event_type, value, body)
-        }
-        handlers = {event_type: _handler(event_type, found, body) for event_type, found in handled.items()}
-        return super().__new__(mcs, name, bases, {**body, **handlers, _SAGAS: handled}, **options)
-
-    def __init__(cls, name: str, bases: tuple[type, ...], body: Mapping[str, Any], **options: Any) -> None:
-        super().__init__(name, bases, dict(body), **options)
-        methods: dict[str, str] = {}
-        for info in cls.get_events():  # type: ignore[attr-defined]  # every application has it
-            other = methods.setdefault(info["event_type"], info["method"])
-            if other != info["method"]:
-                raise BadDefinition(
-                    f"{name} handles {info['event_type']} twice, by {other} and by {info['method']}, of which the "
-                    "runner would take one only: remove the other"
-                )
+    def __new__(
+        metacls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **options: Any
+    ) -> _SagaEvents:
+        made = super().__new__(metacls, name, bases, dict(namespace), **options)
+        _refuse_lost_handlers(made)
+        _refuse_clashes_of_bases(made)
+        for event_type, handling in list(_declarations(made)):
+            setattr(made, event_type, _handler(made, event_type, handling))
+        _refuse_second_handlers(made)
+        _equip_with_sweeper(made)
+        return made
 
 
-class SagaEventsApplication(EventsApplicationBase, metaclass=_Application):  # type: ignore[misc]  # connect has no types
-    """An events application whose class body names the saga of each event.
+class SagaEventsApplication(EventsApplicationBase, metaclass=_SagaEvents):  # type: ignore[misc]  # connect ships no types
+    """An events application whose handlers are sagas.
 
-        class Extension(SagaEventsApplication):
-            asset_purchase_request_processing = PurchaseSaga
-            asset_change_request_processing = on(ChangeSaga, statuses=["pending", "inquiring"])
+    A line such as `asset_purchase_request_processing = PurchaseSaga` in the body of a subclass is a whole handler: the
+    name is the type of the event, any background event of Connect. `on(PurchaseSaga, statuses=[...], is_async=True)`
+    says more than the saga alone. A body may have `@event` methods beside them. In a subclass, a line replaces the
+    inherited one of the same name, and `asset_purchase_request_processing = None` takes it away. Two handlers for one
+    event are a `BadDefinition` at import.
 
-    The name is the event's type; a handler of that name takes its place. Handlers may also be written as methods with
-    `@event`. Two for one event are refused when the class is made. A handler that is inherited is replaced by an
-    attribute of the same name; None takes it away.
+    An application that has sagas also has the schedulable method `resume_sagas`, which carries on what is due, what
+    a dead process left, and what nobody delivers again; `resume_sagas = None` takes it away.
 
-    It brings along `resume_sagas`, to be put on a schedule: it carries on what no delivery carries on.
+    Attributes:
+        sagas: sagas that `@event` methods resolve, for the sweeper to take up as well.
+        async_sagas: those that async methods resolve.
     """
 
-    def make_saga(self, saga: type[Saga]) -> Saga:
-        """Make a saga for a delivery; override it to give the steps other services, as `self.installation_client`."""
-        return saga.make(self.config, self.client, self.logger)
-
-    @schedulable(  # type: ignore[untyped-decorator]  # connect has no types
-        "Resume sagas",
-        "Carries on every order that is due, or whose worker died, without waiting for its next delivery.",
-    )
-    async def resume_sagas(self, schedule: dict[str, Any]) -> ScheduledExecutionResponse:
-        """Carry on what is due, has mail, or was left by a dead process, of the sagas that this application handles."""
-        handled = _sagas_of(type(self)).items()
-        return await sweep(for_handler(self, is_async).make_saga(saga) for saga, is_async in handled)
-
-
-def _sagas_of(application: type[SagaEventsApplication]) -> dict[type[Saga], bool]:
-    """Tell which sagas the application handles, and of each whether its handler is async."""
-    found: dict[type[Saga], bool] = {}
-    for base in reversed(application.__mro__):
-        for handled in vars(base).get(_SAGAS, {}).values():
-            found[handled.saga] = handled.is_async
-    return found
+    sagas: ClassVar[Sequence[type[Saga]]] = ()
+    async_sagas: ClassVar[Sequence[type[Saga]]] = ()

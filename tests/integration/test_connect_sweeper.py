@@ -1,151 +1,389 @@
-"""The sweeper of an extension: what no delivery carries on, is carried on with what a delivery would give."""
+"""The sweeper: what it carries on without any delivery, with which client, what it tells, and when it stops."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 from connect.client import AsyncConnectClient, ConnectClient
-from connect.eaas.core.responses import BackgroundResponse
-from gates import LoudMortal
-from sagas import DONE, Crash, World, saga_of
+from connect.eaas.core.responses import BackgroundResponse, ScheduledExecutionResponse
 
-from saga_engine import Engine, SagaStatus, current_context
+from saga_engine import Engine, Saga, SagaContext, SagaStatus
 from saga_engine.connect import SagaEventsApplication, on
-from saga_engine.errors import BadDefinition
-from saga_engine.journals import open_journal
+from saga_engine.errors import BadDefinition, JournalError
+from saga_engine.record import SagaRecord
 from saga_engine.testing import ManualClock
 from transactions import BackgroundTransaction
 
-pytestmark = pytest.mark.anyio
+LIMIT_S = 30.0
 
-LATER = BackgroundResponse.reschedule(60)
-REQUEST = {"id": "PR-1"}
+
+def bare_services(record: SagaRecord) -> dict[str, Any]:
+    """Give what the steps of these sagas take."""
+    return {"config": {}, "client": object()}
+
+
+class AskAgain(BackgroundTransaction):
+    """Completes at its second call, a minute after the first; remembers what it was built with."""
+
+    def __init__(self, client: Any, config: dict[str, Any], context: SagaContext) -> None:
+        self.client, self.config, self.context = client, config, context
+
+    def execute(self, request: dict[str, Any]) -> BackgroundResponse:
+        seen.append((self.context.saga_id, type(self.client), self.config.get("VARIABLE")))
+        return self._answer(request)
+
+    def _answer(self, request: dict[str, Any]) -> BackgroundResponse:
+        if self.context.state.setdefault("asked", 0):
+            if request.get("breaks"):
+                clocks[0].advance(request["breaks"])
+            return BackgroundResponse.done()
+        self.context.state["asked"] = 1
+        return BackgroundResponse.reschedule(60)
+
+
+class AskAgainAsync(AskAgain):
+    async def execute(self, request: dict[str, Any]) -> BackgroundResponse:  # type: ignore[override]
+        await asyncio.sleep(0)
+        loops.append(asyncio.get_running_loop())
+        seen.append((self.context.saga_id, type(self.client), self.config.get("VARIABLE")))
+        return self._answer(request)
+
+
+class PurchaseSaga(Saga):
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [AskAgain]
+
+
+class AsyncSaga(Saga):
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [AskAgainAsync]
+
+
+class Bought(BackgroundTransaction):
+    def __init__(self, client: Any, context: SagaContext) -> None:
+        self.client, self.context = client, context
+
+    def execute(self, request: dict[str, Any]) -> BackgroundResponse:
+        return BackgroundResponse.done()
+
+    def compensate(self, request: dict[str, Any], e: Exception) -> BackgroundResponse:
+        seen.append((self.context.saga_id, type(self.client), None))
+        return BackgroundResponse.done()
+
+
+class UndoableSaga(Saga):
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [Bought]
+
+
+class ForeignSaga(PurchaseSaga):
+    pass
+
+
+class BrokenSaga(PurchaseSaga):
+    """Cannot be built any more once it has begun."""
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        if broken.is_set():
+            raise RuntimeError("the catalogue is gone")
+        return [AskAgain]
+
+
+class UndoneSaga(PurchaseSaga):
+    """Has a step no more once it has begun."""
+
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [("Other", lambda _: True, lambda _: BackgroundResponse.done())] if broken.is_set() else [AskAgain]
+
+
+class Application(SagaEventsApplication):
+    asset_purchase_request_processing = PurchaseSaga
+    asset_suspend_request_processing = BrokenSaga
+    asset_resume_request_processing = UndoneSaga
+
+
+class AsyncApplication(SagaEventsApplication):
+    asset_purchase_request_processing = PurchaseSaga
+    asset_change_request_processing = on(AsyncSaga, is_async=True)
+
+
+class CancelSaga(PurchaseSaga):
+    """Undoes the purchase of the same key, which only the sweeper can: no delivery of the purchase comes any more."""
+
+    undoes = UndoableSaga
+
+
+class CancelApplication(SagaEventsApplication):
+    asset_cancel_request_processing = CancelSaga
+
+
+seen: list[tuple[str, type, Any]] = []
+loops: list[Any] = []
+clocks: list[ManualClock] = []
+broken = threading.Event()
 
 
 @pytest.fixture
-def clock():
+def clock() -> ManualClock:
+    """The clock of the default engine."""
     return ManualClock()
 
 
 @pytest.fixture
-def journal():
-    return open_journal("memory://")
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'saga.db'}"
 
 
-def application_of(engine, **handled):
-    """Make an application of an extension as the runner does for a scheduled task."""
+@pytest.fixture
+def engine(url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """The default engine of this process, on the test's clock."""
+    for kept in (seen, loops, clocks):
+        kept.clear()
+    broken.clear()
+    clocks.append(clock)
+    with Engine(url, clock=clock) as opened:
+        monkeypatch.setattr("saga_engine.engine._engines", {(os.getpid(), url): opened})
+        yield opened
 
-    class Extension(SagaEventsApplication):
-        def make_saga(self, saga):
-            return saga.make(self.config, self.client, self.logger, engine=engine)
 
-    kind = type(SagaEventsApplication)(
-        "Local", (Extension,), {"__module__": __name__, "__qualname__": "Local", **handled}
+def application(kind: Any, url: str) -> Any:
+    """Make the instance that the runner would make."""
+    client = (AsyncConnectClient if kind is AsyncApplication else ConnectClient)(
+        "ApiKey SU-1:x", endpoint="https://127.0.0.1:1/public/v1", default_headers={"EAAS_TASK_ID": "TQ-1"}
     )
-    client = AsyncConnectClient(
-        "ApiKey K", endpoint="https://127.0.0.1/public/v1", default_headers={"EAAS_TASK_ID": "T"}
+    return kind(client, logging.getLogger("test"), {"SAGA_JOURNAL_URL": url, "VARIABLE": "1"})
+
+
+def swept(kind: Any, url: str) -> ScheduledExecutionResponse:
+    """Run the schedule."""
+    answer = application(kind, url).resume_sagas({})
+    return asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
+
+
+def begin(kind: Any, url: str, event_type: str, *keys: str, **more: Any) -> None:
+    """Deliver requests once."""
+    for key in keys:
+        answer = getattr(application(kind, url), event_type)({"id": key, **more})
+        response = asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
+        assert response.status == "reschedule"
+
+
+def test_an_order_that_is_never_delivered_again_is_completed(engine: Engine, url: str, clock: ManualClock) -> None:
+    begin(Application, url, "asset_purchase_request_processing", "PR-1")
+    clock.advance(59)
+    assert (early := swept(Application, url)).status == "success"
+    assert early.output == "took up 0, left alone 0, failed 0"
+    clock.advance(1)
+    response = swept(Application, url)
+    assert (response.status, response.output) == ("success", "took up 1, left alone 0, failed 0")
+    assert engine.get("PurchaseSaga:PR-1").status is SagaStatus.COMPLETED
+    assert seen == [("PurchaseSaga:PR-1", ConnectClient, "1")] * 2
+
+
+def test_plain_and_async_sagas_each_get_the_client_of_their_kind(engine: Engine, url: str, clock: ManualClock) -> None:
+    begin(AsyncApplication, url, "asset_change_request_processing", "PR-2")
+    # Not by the application's handler: its instance here has the client of the async ones.
+    PurchaseSaga.make({"SAGA_JOURNAL_URL": url}, ConnectClient("ApiKey x")).resolve({"id": "PR-1"})
+    clock.advance(60)
+    response = swept(AsyncApplication, url)
+    assert (response.status, response.output) == ("success", "took up 2, left alone 0, failed 0")
+    assert {record.status for record in engine.search()} == {SagaStatus.COMPLETED}
+    assert {saga_id: client for saga_id, client, _ in seen[2:]} == {
+        "PurchaseSaga:PR-1": ConnectClient,
+        "AsyncSaga:PR-2": AsyncConnectClient,
+    }
+
+
+@pytest.mark.anyio
+async def test_async_sagas_go_on_on_the_loop_of_the_runner(engine: Engine, url: str, clock: ManualClock) -> None:
+    app = application(AsyncApplication, url)
+    await app.asset_change_request_processing({"id": "PR-2"})
+    clock.advance(60)
+    await app.resume_sagas({})
+    assert loops == [asyncio.get_running_loop()] * 2
+
+
+def test_the_client_made_for_plain_steps_calls_the_same_endpoint_with_the_same_key_and_headers(
+    engine: Engine, url: str
+) -> None:
+    from saga_engine.connect.sweeper import _plain_client
+
+    given = AsyncConnectClient(
+        "ApiKey SU-1:x", endpoint="https://c/public/v1", default_headers={"a": "b"}, max_retries=2, timeout=(1.0, 2.0)
     )
-    return kind(client, None, {"A": "1"})
+    made = _plain_client(given)
+    assert isinstance(made, ConnectClient)
+    told = ("api_key", "endpoint", "default_headers", "max_retries", "timeout", "default_limit", "logger")
+    assert [getattr(made, name) for name in told] == [getattr(given, name) for name in told]
 
 
-async def test_an_order_that_is_due_is_completed_without_another_delivery(journal, clock):
-    saga = saga_of(World().step("a", LATER, DONE))
-    with Engine(journal, clock=clock) as engine:
-        application = application_of(engine, asset_purchase_request_processing=saga)
-        assert application.asset_purchase_request_processing(REQUEST).status == "reschedule"
-        assert (await application.resume_sagas({})).status == "success"
-        assert engine.get("Order:PR-1").status is SagaStatus.SUSPENDED, "it is not due yet"
-        clock.advance(60)
-        assert (await application.resume_sagas({})).status == "success"
-        assert engine.get("Order:PR-1").status is SagaStatus.COMPLETED
+def test_bad_executions_do_not_hide_the_others_and_are_named(engine: Engine, url: str, clock: ManualClock) -> None:
+    begin(Application, url, "asset_suspend_request_processing", "PR-1")
+    begin(Application, url, "asset_resume_request_processing", "PR-2")
+    begin(Application, url, "asset_purchase_request_processing", "PR-3", "PR-4")
+    broken.set()
+    clock.advance(60)
+    response = swept(Application, url)
+    assert response.status == "fail"
+    assert response.output.startswith("took up 2, left alone 1, failed 1; BrokenSaga:PR-1: RuntimeError: the catalogue")
+    assert "UndoneSaga:PR-2: UndoneSaga has no step named 'AskAgain' any more" in response.output
+    assert [record.saga_id for record in engine.search(status=SagaStatus.COMPLETED)] == [
+        "PurchaseSaga:PR-4",
+        "PurchaseSaga:PR-3",
+    ]
 
 
-async def test_an_order_whose_worker_died_is_completed_without_another_delivery(journal, clock):
-    world, process = World(), LoudMortal(journal)
-    saga = saga_of(world.step("a"), world.step("b", process.die, DONE))
-    with pytest.raises(Crash):
-        saga.make({}, engine=Engine(process, clock=clock)).resolve(REQUEST)
-    with Engine(journal, clock=clock) as engine:
-        application = application_of(engine, asset_purchase_request_processing=saga)
-        assert (await application.resume_sagas({})).status == "success"
-        assert engine.get("Order:PR-1").status is SagaStatus.COMPLETED
-    assert [len(world.of("a")), len(world.of("b"))] == [1, 2]
+def test_a_long_list_of_bad_executions_is_cut(engine: Engine, url: str, clock: ManualClock) -> None:
+    begin(Application, url, "asset_suspend_request_processing", *(f"PR-{number}" for number in range(8)))
+    broken.set()
+    clock.advance(60)
+    response = swept(Application, url)
+    assert response.output.count("RuntimeError") == 5
+    assert "failed 8" in response.output
 
 
-class Looking(BackgroundTransaction):
-    """Keeps what it was built with."""
-
-    seen: list[tuple[type, str, dict[str, str]]]
-
-    def __init__(self, client, config):
-        self.client, self.config = client, config
-
-    def execute(self, request):
-        kind, headers = type(self.client), self.client.default_headers
-        self.seen.append((kind, self.client.endpoint, {**headers, **self.config}))
-        return LATER if len(self.seen) == 1 else DONE
+def test_executions_of_sagas_that_the_application_does_not_have_are_left_to_others(
+    engine: Engine, url: str, clock: ManualClock
+) -> None:
+    ForeignSaga.make({}, object(), engine=engine).resolve({"id": "PR-1"})
+    clock.advance(60)
+    assert swept(Application, url).output == "took up 0, left alone 0, failed 0"
+    assert engine.get("ForeignSaga:PR-1").status is SagaStatus.SUSPENDED
+    assert engine.search(stuck=True) == []
 
 
-@pytest.mark.parametrize(("is_async", "kind"), [(False, ConnectClient), (True, AsyncConnectClient)])
-async def test_steps_get_the_client_that_their_handler_would_give_them(journal, clock, is_async, kind):
-    step = type("Step", (Looking,), {"seen": []})
-    saga = saga_of(step)
-    with Engine(journal, clock=clock) as engine:
-        application = application_of(engine, asset_purchase_request_processing=on(saga, is_async=is_async))
-        await saga.make(application.config, application.client, engine=engine).aresolve(REQUEST)
-        clock.advance(60)
-        assert (await application.resume_sagas({})).status == "success"
-    assert step.seen[1] == (kind, "https://127.0.0.1/public/v1", {"EAAS_TASK_ID": "T", "A": "1"})
+def test_what_a_later_order_undoes_is_undone_by_the_sweeper_of_that_order(
+    engine: Engine, url: str, clock: ManualClock
+) -> None:
+    config = {"SAGA_JOURNAL_URL": url}
+    assert UndoableSaga.make(config, ConnectClient("ApiKey x")).resolve({"id": "PR-1"}).status == "success"
+    begin(CancelApplication, url, "asset_cancel_request_processing", "PR-1")
+    swept(CancelApplication, url)
+    assert engine.get("UndoableSaga:PR-1").status is SagaStatus.COMPENSATED
+    assert seen == [("UndoableSaga:PR-1", ConnectClient, None)]
 
 
-async def test_executions_of_other_applications_are_left_alone(journal, clock):
-    with Engine(journal, clock=clock) as engine:
-        other = saga_of(World().step("a", LATER, DONE), name="Other")
-        other.make({}, engine=engine).resolve(REQUEST)
-        clock.advance(60)
-        application = application_of(engine, asset_purchase_request_processing=saga_of(World().step("a")))
-        assert (await application.resume_sagas({})).status == "success"
-        record = engine.get("Other:PR-1")
-        assert (record.status, record.stuck) == (SagaStatus.SUSPENDED, None)
+def test_no_execution_is_taken_up_after_the_time_of_the_schedule(
+    engine: Engine, url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCHEDULED_TASK_MAX_EXECUTION_TIME", "100")
+    begin(Application, url, "asset_purchase_request_processing", "PR-1", "PR-2", "PR-3", breaks=41)
+    clock.advance(60)
+    first = swept(Application, url)
+    assert (first.status, first.output) == (
+        "success",
+        "took up 2, left alone 0, failed 0; its time was over, the next run goes on",
+    )
+    assert swept(Application, url).output == "took up 1, left alone 0, failed 0"
 
 
-async def test_the_answer_tells_which_orders_could_not_be_carried_on_and_the_others_are(journal, clock):
-    bad = saga_of(World().step("a", LATER, DONE), name="Bad")
-    good = saga_of(World().step("a", LATER, DONE), name="Good")
-    with Engine(journal, clock=clock) as engine:
-        for saga in (bad, good):
-            saga.make({}, engine=engine).resolve(REQUEST)
-        clock.advance(60)
-        renamed = saga_of(World().step("b"), name="Bad")
-        handled = {"asset_purchase_request_processing": renamed, "asset_change_request_processing": good}
-        found = await application_of(engine, **handled).resume_sagas({})
-        assert found.status == "fail"
-        assert (
-            found.output
-            == "1 carried on, 1 could not be: Bad:PR-1: Bad has no step named 'a' any more: deploy one that has"
-        )
-        assert engine.get("Good:PR-1").status is SagaStatus.COMPLETED
+def test_no_further_step_is_started_after_the_time_of_the_schedule(engine: Engine, clock: ManualClock) -> None:
+    def half_a_minute(_request: dict[str, Any]) -> BackgroundResponse:
+        clock.advance(30)
+        return BackgroundResponse.done()
+
+    class LongSaga(Saga):
+        def transactions(self, request: dict[str, Any]) -> list[Any]:
+            ask, rest = AskAgain, [(name, lambda _: True, half_a_minute) for name in ("First", "Second", "Third")]
+            return [ask, *rest]
+
+    LongSaga.make({}, object(), engine=engine).resolve({"id": "PR-1"})
+    clock.advance(60)
+    assert engine.recover(sagas=[LongSaga], services=bare_services, budget_s=40) == 1
+    statuses = [step.status.value for step in engine.get("LongSaga:PR-1").steps]
+    assert statuses == ["COMPLETED", "COMPLETED", "COMPLETED", "PENDING"]
 
 
-async def test_no_more_is_taken_up_when_the_time_of_the_task_is_over(journal, clock, monkeypatch):
-    class Slow(BackgroundTransaction):
-        def execute(self, request):
-            if current_context().attempt == 1:
-                return LATER
-            clock.advance(100)
-            return DONE
+def test_what_another_drive_holds_is_left_to_it(engine: Engine, url: str, clock: ManualClock) -> None:
+    reached, go = threading.Event(), threading.Event()
 
-    saga = saga_of(Slow)
-    with Engine(journal, clock=clock) as engine:
-        for number in range(3):
-            saga.make({}, engine=engine).resolve({"id": f"PR-{number}"})
-        clock.advance(60)
-        monkeypatch.setenv("SCHEDULED_TASK_MAX_EXECUTION_TIME", "200")
-        application = application_of(engine, asset_purchase_request_processing=saga)
-        assert (await application.resume_sagas({})).status == "success"
-        ended = [engine.get(f"Order:PR-{number}").status is SagaStatus.COMPLETED for number in range(3)]
-        assert ended == [True, True, False], "0.8 of 200 s are over after the second"
+    def hold(_request: dict[str, Any]) -> BackgroundResponse:
+        reached.set()
+        assert go.wait(LIMIT_S)
+        return BackgroundResponse.done()
+
+    class HeldSaga(Saga):
+        def transactions(self, request: dict[str, Any]) -> list[Any]:
+            return [("Hold", lambda _: True, hold)]
+
+    app = type(SagaEventsApplication)("App", (SagaEventsApplication,), {"asset_purchase_request_processing": HeldSaga})
+    deliverer = threading.Thread(target=application(app, url).asset_purchase_request_processing, args=({"id": "PR-1"},))
+    deliverer.start()
+    try:
+        assert reached.wait(LIMIT_S)
+        assert swept(app, url).output == "took up 0, left alone 0, failed 0"
+    finally:
+        go.set()
+        deliverer.join(LIMIT_S)
+    assert engine.get("HeldSaga:PR-1").status is SagaStatus.COMPLETED
 
 
-def test_recovery_for_no_time_is_refused(journal):
-    with Engine(journal) as engine, pytest.raises(BadDefinition, match="budget_s is 0: give a number of seconds"):
-        engine.recover(budget_s=0)
+def test_a_journal_that_cannot_be_opened_is_an_error_so_that_connect_tries_again(tmp_path: Path) -> None:
+    foreign = tmp_path / "saga.db"
+    foreign.write_bytes(b"no database at all" * 100)
+    for kind in (Application, AsyncApplication):
+        with pytest.raises(JournalError):
+            swept(kind, f"sqlite:///{foreign}")
+
+
+def test_what_one_half_of_an_async_sweep_raises_is_raised_after_the_other_half(
+    engine: Engine, url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(AsyncApplication, url, "asset_change_request_processing", "PR-2")
+    clock.advance(60)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise JournalError("gone")
+
+    monkeypatch.setattr(engine, "recover", fail)
+    with pytest.raises(JournalError, match="gone"):
+        swept(AsyncApplication, url)
+    assert engine.get("AsyncSaga:PR-2").status is SagaStatus.COMPLETED
+
+
+# --- Engine.recover, by itself ---
+
+
+def test_recover_without_services_leaves_alone_and_with_them_goes_on(engine: Engine, clock: ManualClock) -> None:
+    PurchaseSaga.make({}, object(), engine=engine).resolve({"id": "PR-1"})
+    clock.advance(60)
+    bare = engine.recover()
+    assert (bare, bare.left_alone) == (0, 1)
+    assert engine.recover(services=bare_services) == 1
+
+
+def test_recover_takes_up_only_the_sagas_that_it_is_given(engine: Engine, clock: ManualClock) -> None:
+    for saga in (PurchaseSaga, ForeignSaga):
+        saga.make({}, object(), engine=engine).resolve({"id": "PR-1"})
+    clock.advance(60)
+    assert engine.recover(sagas=[ForeignSaga], services=bare_services) == 1
+    assert [record.saga for record in engine.search(status=SagaStatus.COMPLETED)] == ["ForeignSaga"]
+    assert engine.recover(sagas=[], services=bare_services) == 0
+
+
+@pytest.mark.parametrize("budget_s", [0, -1, "10"])
+def test_recover_refuses_a_budget_that_cannot_be_meant(engine: Engine, budget_s: Any) -> None:
+    with pytest.raises(BadDefinition, match="budget_s"):
+        engine.recover(budget_s=budget_s)
+
+
+def test_recover_refuses_what_is_no_saga(engine: Engine) -> None:
+    with pytest.raises(BadDefinition, match="no saga"):
+        engine.recover(sagas=[AskAgain])  # type: ignore[list-item]
+
+
+def test_recover_finds_local_sagas_that_it_is_given(engine: Engine, clock: ManualClock) -> None:
+    class LocalSaga(PurchaseSaga):
+        pass
+
+    LocalSaga.make({}, object(), engine=engine).resolve({"id": "PR-1"})
+    clock.advance(60)
+    assert engine.recover(services=bare_services).left_alone == 1
+    assert engine.recover(sagas=[LocalSaga], services=bare_services) == 1

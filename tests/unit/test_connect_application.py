@@ -1,177 +1,419 @@
-"""What a class body of sagas becomes, and what the Connect runner demands of handlers."""
+"""SagaEventsApplication: what a line in a class body becomes, what the runner finds of it, and what is refused."""
 
 from __future__ import annotations
 
 import inspect
+import logging
+from abc import ABC, abstractmethod
 from typing import Any
 
 import pytest
-from connect.eaas.core.decorators import event, schedulable
+from connect.client import AsyncConnectClient, ConnectClient
+from connect.eaas.core.decorators import event, schedulable, variables
 from connect.eaas.core.extension import EventsApplicationBase
+from connect.eaas.core.responses import BackgroundResponse
 from sagas import World, saga_of
 
-from saga_engine import Engine, Saga
+from saga_engine import Saga
 from saga_engine.connect import SagaEventsApplication, on
 from saga_engine.errors import BadDefinition
+from transactions import BackgroundTransaction
 
-Purchase = saga_of(World().step("a"), name="Purchase")
-Change = saga_of(World().step("b"), name="Change")
+PURCHASE, CHANGE = "asset_purchase_request_processing", "asset_change_request_processing"
 
 
-class Extension(SagaEventsApplication):
-    """One of each kind."""
+class NoStep(BackgroundTransaction):
+    def execute(self, request: dict[str, Any]) -> BackgroundResponse:
+        return BackgroundResponse.done()
 
-    asset_purchase_request_processing = Purchase
-    asset_change_request_processing = on(Change, statuses=["pending", "inquiring"], is_async=True)
-    tier_config_setup_request_processing = Purchase
+
+class PurchaseSaga(Saga):
+    def transactions(self, request: dict[str, Any]) -> list[Any]:
+        return [NoStep]
+
+
+class OtherSaga(PurchaseSaga):
+    pass
+
+
+class SelectSaga(PurchaseSaga):
+    mode = "select"
+
+
+def events_of(application: Any) -> dict[str, tuple[str, list[str]]]:
+    """Read the events as the runner does: by type, the last one wins."""
+    return {one["event_type"]: (one["method"], one["statuses"]) for one in application.get_events()}
+
+
+def schedulables_of(application: Any) -> list[str]:
+    return [one["method"] for one in application.get_schedulables()]
+
+
+# --- a line is a handler ---
+
+
+class Application(SagaEventsApplication):
+    asset_purchase_request_processing = PurchaseSaga
+    asset_change_request_processing = on(OtherSaga, statuses=["pending", "scheduled"], is_async=True)
 
     @event("asset_cancel_request_processing", statuses=["pending"])
-    def cancel(self, request: dict[str, Any]) -> None:
-        """Be an ordinary handler."""
+    def cancel(self, request: dict[str, Any]) -> BackgroundResponse:
+        return BackgroundResponse.skip("not sold")
 
 
-def events(application: type[EventsApplicationBase]) -> dict[str, tuple[str, list[str]]]:
-    """Give method and statuses of each event, as the runner finds them."""
-    return {info["event_type"]: (info["method"], info["statuses"]) for info in application.get_events()}
-
-
-def test_each_saga_in_the_class_body_handles_the_event_of_its_name() -> None:
-    assert events(Extension) == {
-        "asset_purchase_request_processing": ("asset_purchase_request_processing", ["pending"]),
-        "asset_change_request_processing": ("asset_change_request_processing", ["pending", "inquiring"]),
-        "tier_config_setup_request_processing": ("tier_config_setup_request_processing", ["pending"]),
+def test_each_line_and_each_method_handles_its_event() -> None:
+    assert events_of(Application) == {
+        PURCHASE: (PURCHASE, ["pending"]),
+        CHANGE: (CHANGE, ["pending", "scheduled"]),
         "asset_cancel_request_processing": ("cancel", ["pending"]),
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "is_async"),
-    [
-        ("asset_purchase_request_processing", False),
-        ("asset_change_request_processing", True),
-        ("resume_sagas", True),
-    ],
-)
-def test_a_handler_is_what_the_runner_demands(name: str, is_async: bool) -> None:
-    handler = getattr(Extension, name)
+@pytest.mark.parametrize(("name", "is_async"), [(PURCHASE, False), (CHANGE, True)])
+def test_a_handler_is_the_function_that_the_runner_demands(name: str, is_async: bool) -> None:
+    handler = getattr(Application, name)
     assert inspect.isfunction(handler)
-    assert handler.__name__ == name
+    assert (handler.__name__, handler.__qualname__) == (name, f"Application.{name}")
+    assert handler.__module__ == __name__
+    assert list(inspect.signature(handler).parameters) == ["self", "request"]
     assert inspect.iscoroutinefunction(handler) is is_async
-    assert len(inspect.signature(handler).parameters) == 2
+    assert handler.__doc__
 
 
-def test_a_plain_handler_resolves_the_request_with_what_the_runner_gave() -> None:
-    with Engine("memory://") as engine:
+class Recorder:
+    """Stands in for the engine: tells with what a saga was to be resolved."""
 
-        class Local(SagaEventsApplication):
-            asset_purchase_request_processing = saga_of(World().step("a"), name="Resolved")
+    def __init__(self) -> None:
+        self.resolved: list[tuple[Any, ...]] = []
 
-            def make_saga(self, saga: type[Saga]) -> Saga:
-                return saga.make(self.config, self.client, self.logger, engine=engine)
+    def resolve(self, saga: Saga, request: dict[str, Any], services: Any) -> str:
+        self.resolved.append((type(saga), request, services.config, services.client, services.logger))
+        return "answered"
 
-        application = Local(client="client", logger=None, config={"A": "1"})
-        assert application.asset_purchase_request_processing({"id": "PR-1"}).status == "success"
-        assert engine.get("Resolved:PR-1").status.value == "COMPLETED"
+    async def aresolve(self, saga: Saga, request: dict[str, Any], services: Any) -> str:
+        return self.resolve(saga, request, services)
 
 
 @pytest.mark.anyio
-async def test_an_async_handler_resolves_the_request_on_the_event_loop() -> None:
-    with Engine("memory://") as engine:
-
-        class Local(SagaEventsApplication):
-            asset_purchase_request_processing = on(
-                saga_of(World(is_native_async=True).step("a"), name="Resolved"), is_async=True
-            )
-
-            def make_saga(self, saga: type[Saga]) -> Saga:
-                return saga.make(self.config, self.client, self.logger, engine=engine)
-
-        application = Local(client="client", logger=None, config={})
-        assert (await application.asset_purchase_request_processing({"id": "PR-1"})).status == "success"
-
-
-def test_a_second_saga_for_an_event_is_refused_when_the_class_is_made() -> None:
-    with pytest.raises(BadDefinition, match="asset_purchase_request_processing is set twice"):
-
-        class Twice(SagaEventsApplication):
-            asset_purchase_request_processing = Purchase
-            asset_purchase_request_processing = Change  # noqa: PIE794  # it is what is refused
+async def test_a_handler_resolves_its_saga_with_what_the_runner_gave_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, logger, client = Recorder(), logging.getLogger("test"), object()
+    monkeypatch.setattr("saga_engine.engine.default_engine", lambda config: engine)
+    application = Application(client, logger, {"VARIABLE": "1"})
+    assert application.asset_purchase_request_processing({"id": "PR-1"}) == "answered"
+    assert await application.asset_change_request_processing({"id": "PR-2"}) == "answered"
+    assert engine.resolved == [
+        (PurchaseSaga, {"id": "PR-1"}, {"VARIABLE": "1"}, client, logger),
+        (OtherSaga, {"id": "PR-2"}, {"VARIABLE": "1"}, client, logger),
+    ]
 
 
-def test_a_saga_for_an_event_that_a_method_handles_is_refused_when_the_class_is_made() -> None:
-    with pytest.raises(BadDefinition, match="handles asset_cancel_request_processing twice, by asset_cancel_req"):
+def test_any_string_may_be_the_type_of_an_event() -> None:
+    class App(SagaEventsApplication):
+        some_event_of_tomorrow_processing = PurchaseSaga
 
-        class Twice(Extension):
-            asset_cancel_request_processing = Purchase
+    assert "some_event_of_tomorrow_processing" in events_of(App)
 
 
-def test_a_subclass_replaces_a_handler_and_takes_one_away() -> None:
-    class Other(Extension):
-        asset_purchase_request_processing = on(Change, statuses=["approved"])
+def test_decorators_of_connect_and_abstract_bases_are_as_usual() -> None:
+    class Base(SagaEventsApplication, ABC):
+        @abstractmethod
+        def name(self) -> str: ...
+
+    @variables([{"name": "TEMPLATE_ID", "initial_value": "?", "secure": False}])
+    class App(Base):
+        asset_purchase_request_processing = PurchaseSaga
+
+        def name(self) -> str:
+            return "an application"
+
+    assert [one["name"] for one in App.get_variables()] == ["TEMPLATE_ID"]
+    assert list(events_of(App)) == [PURCHASE]
+    assert App(None, None, {}).name() == "an application"
+
+
+def test_sagas_that_are_no_lines_of_events_are_left_alone() -> None:
+    class App(SagaEventsApplication):
+        class Inner(PurchaseSaga):
+            pass
+
+        Alias = PurchaseSaga
+        _own = PurchaseSaga
+
+    assert events_of(App) == {}
+    assert (App.Alias, App._own, App.Inner.__base__) == (PurchaseSaga, PurchaseSaga, PurchaseSaga)
+
+
+# --- subclasses and mixins ---
+
+
+def test_a_subclass_inherits_replaces_and_takes_away() -> None:
+    class App(Application):
+        asset_purchase_request_processing = on(OtherSaga, statuses=["approved"])
         asset_change_request_processing = None
 
-    assert events(Other)["asset_purchase_request_processing"][1] == ["approved"]
-    assert "asset_change_request_processing" not in events(Other)
-    assert events(Extension)["asset_purchase_request_processing"][1] == ["pending"], "the parent's is as it was"
+    assert events_of(App)[PURCHASE] == (PURCHASE, ["approved"])
+    assert CHANGE not in events_of(App)
+    assert "asset_cancel_request_processing" in events_of(App)
+    assert events_of(Application)[PURCHASE] == (PURCHASE, ["pending"])
 
 
-def test_a_saga_that_is_defined_in_the_class_body_handles_nothing_by_itself() -> None:
-    class Whole(SagaEventsApplication):
-        class Inner(Saga):
-            def transactions(self, request: dict[str, Any]) -> list[Any]:
-                return []
+def test_a_mixin_may_be_a_plain_class() -> None:
+    class Purchases:
+        asset_purchase_request_processing = PurchaseSaga
 
-        asset_purchase_request_processing = Inner
+    class App(Purchases, SagaEventsApplication):
+        asset_change_request_processing = OtherSaga
 
-    assert list(events(Whole)) == ["asset_purchase_request_processing"]
-
-
-@pytest.mark.parametrize("event_type", ["asset_purchase_request_validation", "product_action_execution"])
-def test_an_interactive_event_is_refused(event_type: str) -> None:
-    with pytest.raises(BadDefinition, match=f"{event_type} is interactive"):
-        type(SagaEventsApplication)("Bad", (SagaEventsApplication,), body(event_type, Purchase))
+    assert set(events_of(App)) == {PURCHASE, CHANGE}
+    assert Purchases.asset_purchase_request_processing is PurchaseSaga
 
 
-def test_an_event_of_something_else_must_say_its_statuses() -> None:
-    with pytest.raises(BadDefinition, match=r"usage_file_processing: say in which statuses Purchase handles it"):
-        type(SagaEventsApplication)("Bad", (SagaEventsApplication,), body("usage_file_processing", Purchase))
-    found = type(SagaEventsApplication)(
-        "Good", (SagaEventsApplication,), body("usage_file_processing", on(Purchase, statuses=["ready"]))
-    )
-    assert events(found)["usage_file_processing"][1] == ["ready"]
+def test_two_mixins_with_one_event_are_refused_unless_the_class_chooses() -> None:
+    class One:
+        asset_purchase_request_processing = PurchaseSaga
+
+    class Two:
+        asset_purchase_request_processing = OtherSaga
+
+    with pytest.raises(BadDefinition, match="from One and another one from Two"):
+
+        class Clash(One, Two, SagaEventsApplication):
+            pass
+
+    class App(One, Two, SagaEventsApplication):
+        asset_purchase_request_processing = Two.asset_purchase_request_processing
+
+    assert events_of(App)[PURCHASE] == (PURCHASE, ["pending"])
 
 
-def body(name: str, value: Any) -> dict[str, Any]:
-    """Give a class body with one attribute."""
-    return {"__module__": __name__, "__qualname__": "Bad", name: value}
+def test_a_diamond_is_no_clash() -> None:
+    class Left(Application):
+        pass
+
+    class Right(Application):
+        asset_purchase_request_processing = OtherSaga
+
+    class App(Left, Right):
+        pass
+
+    assert len(App.get_events()) == 3
+
+
+# --- refusals, at import ---
+
+
+def test_a_second_saga_for_one_name_in_one_body_is_refused() -> None:
+    with pytest.raises(BadDefinition, match=r"App\.asset_purchase_request_processing is assigned twice"):
+
+        class App(SagaEventsApplication):
+            asset_purchase_request_processing = PurchaseSaga
+            asset_purchase_request_processing = OtherSaga  # noqa: PIE794
+
+
+@pytest.mark.parametrize("is_saga_first", [True, False])
+def test_a_saga_and_a_method_of_one_name_in_one_body_are_refused(is_saga_first: bool) -> None:
+    lines = [
+        "    asset_purchase_request_processing = PurchaseSaga\n",
+        f"    @event('{PURCHASE}', statuses=['pending'])\n    def {PURCHASE}(self, request): ...\n",
+    ]
+    body = "".join(lines if is_saga_first else reversed(lines))
+    names = {"SagaEventsApplication": SagaEventsApplication, "PurchaseSaga": PurchaseSaga, "event": event}
+    with pytest.raises(BadDefinition, match="assigned twice"):
+        exec(f"class App(SagaEventsApplication):\n{body}", names)
+
+
+def test_a_saga_and_a_method_for_one_event_are_refused() -> None:
+    with pytest.raises(BadDefinition, match=f"handles {PURCHASE} twice, by {PURCHASE} and by purchase"):
+
+        class App(SagaEventsApplication):
+            asset_purchase_request_processing = PurchaseSaga
+
+            @event(PURCHASE, statuses=["approved"])
+            def purchase(self, request: dict[str, Any]) -> BackgroundResponse:
+                return BackgroundResponse.done()
+
+
+def test_a_saga_for_an_event_that_a_base_handles_under_another_name_is_refused() -> None:
+    class Base(EventsApplicationBase):
+        @event(PURCHASE, statuses=["pending"])
+        def purchase(self, request: dict[str, Any]) -> BackgroundResponse:
+            return BackgroundResponse.done()
+
+    with pytest.raises(BadDefinition, match="set it to None"):
+
+        class Clash(SagaEventsApplication, Base):
+            asset_purchase_request_processing = PurchaseSaga
+
+    class App(SagaEventsApplication, Base):
+        asset_purchase_request_processing = PurchaseSaga
+        purchase = None
+
+    assert events_of(App) == {PURCHASE: (PURCHASE, ["pending"])}
+
+
+def test_a_method_that_overrides_a_handler_without_being_one_is_refused() -> None:
+    with pytest.raises(BadDefinition, match="decorate it with @event"):
+
+        class Lost(Application):
+            def asset_purchase_request_processing(self, request: dict[str, Any]) -> BackgroundResponse:
+                return BackgroundResponse.done()
+
+    class App(Application):
+        @event(PURCHASE, statuses=["pending"])
+        def asset_purchase_request_processing(self, request: dict[str, Any]) -> str:
+            return f"{request['id']} was {super().asset_purchase_request_processing(request)}"
+
+    assert events_of(App)[PURCHASE] == (PURCHASE, ["pending"])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "event_type",
+    ["asset_purchase_request_validation", "product_action_execution", "product_custom_event_processing"],
+)
+def test_events_that_are_answered_at_once_are_refused(event_type: str) -> None:
+    with pytest.raises(BadDefinition, match="answered at once"):
+        type(SagaEventsApplication)("App", (SagaEventsApplication,), {event_type: PurchaseSaga})
+
+
+@pytest.mark.parametrize("name", ["sagas", "async_sagas", "resume_sagas"])
+def test_names_with_a_meaning_of_their_own_are_no_events(name: str) -> None:
+    with pytest.raises(BadDefinition, match=name):
+        type(SagaEventsApplication)("App", (SagaEventsApplication,), {name: PurchaseSaga})
+
+
+def test_on_outside_of_a_line_of_an_event_is_refused() -> None:
+    with pytest.raises(BadDefinition, match=r"App\.Purchase"):
+
+        class App(SagaEventsApplication):
+            Purchase = on(PurchaseSaga)
+
+
+class WrongSaga(PurchaseSaga):
+    deadline_s = -1
+
+
+class AbstractSaga(Saga):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("saga", "options", "told"),
     [
-        ({"statuses": "pending"}, "give a list of names"),
-        ({"statuses": [1]}, "give a list of names"),
-        ({"statuses": []}, "name at least one"),
+        (NoStep, {}, "is no saga"),
+        (WrongSaga, {}, "deadline_s"),
+        (AbstractSaga, {}, "define transactions"),
+        (PurchaseSaga, {"statuses": "pending"}, r'\["pending"\]'),
+        (PurchaseSaga, {"statuses": []}, "statuses"),
+        (PurchaseSaga, {"statuses": [1]}, "statuses"),
+        (PurchaseSaga, {"is_async": "yes"}, "True or False"),
     ],
 )
-def test_statuses_that_cannot_be_meant_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadDefinition, match=message):
-        on(Purchase, **arguments)
+def test_on_refuses_what_cannot_be_meant(saga: Any, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadDefinition, match=told):
+        on(saga, **options)
 
 
-def test_what_is_no_saga_is_refused() -> None:
-    with pytest.raises(BadDefinition, match="is no saga"):
-        on(int)  # type: ignore[arg-type]  # it is what is refused
+@pytest.mark.parametrize("saga", [WrongSaga, AbstractSaga])
+def test_a_line_refuses_a_saga_that_cannot_be_used(saga: Any) -> None:
+    with pytest.raises(BadDefinition):
+        type(SagaEventsApplication)("App", (SagaEventsApplication,), {PURCHASE: saga})
 
 
-def test_the_sweeper_is_schedulable_unless_it_is_taken_away() -> None:
-    class Other(SagaEventsApplication):
-        asset_purchase_request_processing = Purchase
+# --- the sweeper, as the runner finds it ---
+
+
+def test_an_application_without_sagas_has_no_sweeper() -> None:
+    class App(SagaEventsApplication):
+        @event(PURCHASE, statuses=["pending"])
+        def purchase(self, request: dict[str, Any]) -> BackgroundResponse:
+            return BackgroundResponse.done()
+
+    assert schedulables_of(App) == schedulables_of(SagaEventsApplication) == []
+
+
+def test_sagas_of_mode_select_need_no_sweeper() -> None:
+    class App(SagaEventsApplication):
+        asset_purchase_request_processing = SelectSaga
+
+    assert schedulables_of(App) == []
+
+
+def test_the_sweeper_is_a_coroutine_only_where_a_saga_is_async() -> None:
+    class Plain(SagaEventsApplication):
+        asset_purchase_request_processing = PurchaseSaga
+
+    assert schedulables_of(Plain) == schedulables_of(Application) == ["resume_sagas"]
+    assert not inspect.iscoroutinefunction(Plain.resume_sagas)
+    assert inspect.iscoroutinefunction(Application.resume_sagas)
+    assert list(inspect.signature(Plain.resume_sagas).parameters) == ["self", "schedule"]
+
+
+def test_a_subclass_that_makes_a_saga_async_gets_a_sweeper_of_that_kind() -> None:
+    class Plain(SagaEventsApplication):
+        asset_purchase_request_processing = PurchaseSaga
+
+    class App(Plain):
+        asset_purchase_request_processing = on(PurchaseSaga, is_async=True)
+
+    assert inspect.iscoroutinefunction(App.resume_sagas)
+
+
+def test_the_sweeper_can_be_taken_away_for_all_subclasses_too() -> None:
+    class Without(Application):
         resume_sagas = None
 
-        @schedulable("Own", "One of its own.")
-        def own(self, schedule: dict[str, Any]) -> None:
-            """Be scheduled."""
+    class App(Without):
+        tier_config_setup_request_processing = PurchaseSaga
 
-    assert [info["method"] for info in Extension.get_schedulables()] == ["resume_sagas"]
-    assert [info["method"] for info in Other.get_schedulables()] == ["own"]
+    assert schedulables_of(Without) == schedulables_of(App) == []
+
+
+def test_an_author_may_write_the_sweeper() -> None:
+    class App(SagaEventsApplication):
+        asset_purchase_request_processing = PurchaseSaga
+
+        @schedulable("Mine", "My own.")
+        def resume_sagas(self, schedule: dict[str, Any]) -> str:
+            return "mine"
+
+    assert [one["name"] for one in App.get_schedulables()] == ["Mine"]
+    assert App(None, None, {}).resume_sagas({}) == "mine"
+
+
+def test_sagas_of_methods_bring_the_sweeper_too() -> None:
+    class App(SagaEventsApplication):
+        sagas = (PurchaseSaga,)
+
+    class AsyncApp(SagaEventsApplication):
+        async_sagas = (PurchaseSaga,)
+
+    assert schedulables_of(App) == schedulables_of(AsyncApp) == ["resume_sagas"]
+    assert inspect.iscoroutinefunction(AsyncApp.resume_sagas)
+
+
+def test_sagas_given_for_the_sweeper_are_checked() -> None:
+    with pytest.raises(BadDefinition, match="no saga"):
+
+        class App(SagaEventsApplication):
+            sagas = (NoStep,)
+
+
+# --- with clients of Connect ---
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", [PURCHASE, CHANGE])
+async def test_a_real_delivery_is_carried_to_its_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[Any, Any] = {}
+    monkeypatch.setattr("saga_engine.engine._engines", made)
+    world = World(is_native_async=name == CHANGE)
+    saga = saga_of(world.step("a"))
+    app = type(SagaEventsApplication)("App", (SagaEventsApplication,), {name: on(saga, is_async=world.is_native_async)})
+    client = (AsyncConnectClient if world.is_native_async else ConnectClient)("ApiKey x")
+    answer = getattr(app(client, logging.getLogger("test"), {"SAGA_JOURNAL_URL": "memory://"}), name)({"id": "PR-1"})
+    response = await answer if world.is_native_async else answer
+    assert (response.status, world.executed) == ("success", ["a"])
+    for engine in made.values():
+        engine.close()
