@@ -24,6 +24,7 @@ from saga_engine.journal import (
     ParkedStepResolved,
     ProbeStarted,
     RequestDelivered,
+    SagaStatus,
     SignalAwaited,
     SignalMissed,
     SignalReceived,
@@ -38,14 +39,27 @@ from saga_engine.journal import (
     StepSkipped,
     StepSkippedByHand,
     StepStarted,
+    StepStatus,
     StepSuspended,
     TakenOver,
     UndoOrdered,
 )
+from saga_engine.record import SagaRecord
 from saga_engine.state import Phase
-from saga_engine.timeline import Timeline
+from saga_engine.timeline import Row, Timeline
 
-__all__ = ["clock_time", "date_time", "duration", "named_sentence", "notable", "one_line", "sentence"]
+__all__ = [
+    "clock_time",
+    "date_time",
+    "duration",
+    "named_sentence",
+    "notable",
+    "one_line",
+    "row_notes",
+    "sentence",
+    "standing_lines",
+    "waits_for_right",
+]
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 
@@ -90,6 +104,57 @@ def _local(at: float) -> datetime:
 def one_line(text: str) -> str:
     """Give the text without line breaks and without what could control a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def standing_lines(record: SagaRecord) -> list[str]:
+    """Tell how an execution stands: since when, what it answered or why it failed, and who drives it, or when."""
+    took = duration(max(0.0, record.updated_at - record.created_at))
+    lines = [f"started {date_time(record.created_at)}, last change {date_time(record.updated_at)}, {took} later"]
+    if record.response is not None:
+        output = getattr(record.response, "output", None)
+        lines.append(f"answered {record.response.status}" + (f": {one_line(str(output))}" if output else ""))
+    elif record.error:
+        lines.append(one_line(record.error))
+    if record.held_by:
+        lines.append(f"held by {record.held_by}")
+    elif record.next_due_at is not None:
+        lines.append(f"goes on at {date_time(record.next_due_at)}")
+    elif record.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
+        lines.append("nobody drives it now: saga recover takes it up")
+    return lines
+
+
+def waits_for_right(timeline: Timeline) -> list[str]:
+    """Tell which exclusive right the execution waits for, in one line; none if it waits for none."""
+    holder, right = timeline.state.denied_by, timeline.state.plan.exclusive
+    if holder is None or right is None or timeline.state.status is not SagaStatus.SUSPENDED:
+        return []
+    return [one_line(f"waits for the exclusive right {right.name!r}, which {holder} holds")]
+
+
+def row_notes(row: Row, status: SagaStatus) -> list[str]:
+    """Tell what else there is to say of a step, beside its status and times.
+
+    Args:
+        row: the step.
+        status: how its execution stands.
+    """
+    notes = []
+    if row.undo_took_s is not None:
+        words = {StepStatus.COMPENSATED: "undone in", StepStatus.COMPENSATING: "undoing for"}
+        word = words.get(row.status, "undo took") if row.status is not None else ""
+        tries = f", {row.undo_attempts} attempts" if row.undo_attempts > 1 else ""
+        notes.append(f"{word} {duration(row.undo_took_s)}{tries}")
+    if row.error:
+        notes.append(one_line(row.error))
+    if row.signal is not None and not status.is_ended:
+        notes.append(f"waits for the signal {one_line(repr(row.signal))}")
+    if row.status is StepStatus.PARKED:
+        notes.append(f"cause: {one_line(row.cause or '')}")
+        notes.append(f"next: {one_line(row.next_action or '')}")
+    elif row.due_at is not None and not status.is_ended:
+        notes.append(f"due {clock_time(row.due_at)}")
+    return notes
 
 
 def sentence(entry: Entry, timeline: Timeline) -> str | None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -16,9 +16,20 @@ from rich.table import Table
 from rich.text import Text
 
 from saga_engine.journal import Entry, SagaStatus, StepStatus, as_builtins
+from saga_engine.listing import statuses_of_children
 from saga_engine.logs import mask
-from saga_engine.narration import clock_time, date_time, duration, named_sentence, notable, one_line
-from saga_engine.record import SagaRecord, StepRecord
+from saga_engine.narration import (
+    clock_time,
+    date_time,
+    duration,
+    named_sentence,
+    notable,
+    one_line,
+    row_notes,
+    standing_lines,
+    waits_for_right,
+)
+from saga_engine.record import SagaRecord
 from saga_engine.timeline import Row, Timeline
 
 __all__ = [
@@ -133,7 +144,7 @@ def print_timeline(record: SagaRecord, entries: Sequence[Entry], child: str = ""
         child: the path of the child saga.
     """
     console, timeline = make_console(), Timeline(entries)
-    for line in (*_heading(record), *_waits(timeline)):
+    for line in (*_heading(record), *map(Text, waits_for_right(timeline))):
         console.print(line, soft_wrap=True)
     console.print()
     _print(console, _steps_table(timeline, record, child))
@@ -155,38 +166,16 @@ def print_tombstone(record: SagaRecord) -> None:
 
 
 def _heading(record: SagaRecord) -> list[Text]:
-    took = duration(max(0.0, record.updated_at - record.created_at))
-    lines = [
-        Text.assemble((one_line(record.saga_id), "bold"), "  ", status_text(record.status)),
-        Text(f"started {date_time(record.created_at)}, last change {date_time(record.updated_at)}, {took} later"),
-    ]
-    if record.response is not None:
-        output = getattr(record.response, "output", None)
-        lines.append(Text(f"answered {record.response.status}" + (f": {one_line(str(output))}" if output else "")))
-    elif record.error:
-        lines.append(Text(one_line(record.error)))
-    if record.held_by:
-        lines.append(Text(f"held by {record.held_by}"))
-    elif record.next_due_at is not None:
-        lines.append(Text(f"goes on at {date_time(record.next_due_at)}"))
-    elif record.status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING):
-        lines.append(Text("nobody drives it now: saga recover takes it up"))
+    lines = [Text.assemble((one_line(record.saga_id), "bold"), "  ", status_text(record.status))]
+    lines += [Text(line) for line in standing_lines(record)]
     if record.stuck:
         lines.append(Text(f"stuck: {one_line(record.stuck)}", style="red"))
     return lines
 
 
-def _waits(timeline: Timeline) -> list[Text]:
-    """Tell which exclusive right the execution waits for."""
-    holder, right = timeline.state.denied_by, timeline.state.plan.exclusive
-    if holder is None or right is None or timeline.state.status is not SagaStatus.SUSPENDED:
-        return []
-    return [Text(one_line(f"waits for the exclusive right {right.name!r}, which {holder} holds"))]
-
-
 def _steps_table(timeline: Timeline, record: SagaRecord, child: str) -> Table:
     table = _table("STEP", "STATUS", "ATTEMPTS", "AFTER", "TOOK", "NOTES")
-    statuses = dict(_statuses_of_children(record.steps, child))
+    statuses = dict(statuses_of_children(record.steps, child))
     for row in timeline.rows(time.time(), child):
         status = row.status or statuses.get(row.step)
         table.add_row(
@@ -195,36 +184,9 @@ def _steps_table(timeline: Timeline, record: SagaRecord, child: str) -> Table:
             str(row.attempts or ""),
             "" if row.began_after_s is None else duration(row.began_after_s),
             "" if row.took_s is None else duration(row.took_s),
-            Text("\n".join(_notes(row, record.status))),
+            Text("\n".join(row_notes(row, record.status))),
         )
     return table
-
-
-def _statuses_of_children(steps: Iterable[StepRecord], child: str) -> Iterator[tuple[str, StepStatus]]:
-    for step in steps:
-        if step.steps:
-            path = f"{child}/{step.name}" if child else step.name
-            yield path, step.status
-            yield from _statuses_of_children(step.steps, path)
-
-
-def _notes(row: Row, status: SagaStatus) -> list[str]:
-    notes = []
-    if row.undo_took_s is not None:
-        words = {StepStatus.COMPENSATED: "undone in", StepStatus.COMPENSATING: "undoing for"}
-        word = words.get(row.status, "undo took") if row.status is not None else ""
-        tries = f", {row.undo_attempts} attempts" if row.undo_attempts > 1 else ""
-        notes.append(f"{word} {duration(row.undo_took_s)}{tries}")
-    if row.error:
-        notes.append(one_line(row.error))
-    if row.signal is not None and not status.is_ended:
-        notes.append(f"waits for the signal {one_line(repr(row.signal))}")
-    if row.status is StepStatus.PARKED:
-        notes.append(f"cause: {one_line(row.cause or '')}")
-        notes.append(f"next: {one_line(row.next_action or '')}")
-    elif row.due_at is not None and not status.is_ended:
-        notes.append(f"due {clock_time(row.due_at)}")
-    return notes
 
 
 def print_entries(entries: Sequence[Entry]) -> None:
@@ -316,7 +278,7 @@ class LiveProgress(NoProgress):
         for timeline in tuple(self.timelines.values()):
             for row in timeline.rows(time.time()):
                 took = "" if row.took_s is None else duration(row.took_s)
-                notes = Text("\n".join(_notes(row, timeline.state.status)))
+                notes = Text("\n".join(row_notes(row, timeline.state.status)))
                 status = "" if row.status is None else status_text(row.status)
                 table.add_row(_label(row), status, str(row.attempts or ""), took, notes)
         if not self._why:
