@@ -37,13 +37,13 @@ def mask(value: Any, depth: int = 0) -> Any:
     """Give a copy of a value in which what stands under a secret's key is `***`.
 
     Args:
-        value: anything; dicts and lists are copied, a dict `{"id": "api_key", "value": ...}`, as Connect writes
-            parameters, is masked by its id.
+        value: anything; dicts and lists are copied, a dict `{"id": "api_key", "type": "password", "value": ...}`, as
+            Connect writes parameters, is masked by its id, its name or its type.
     """
     if depth > _DEPTH_MAX:
         return _MASK
     if isinstance(value, Mapping):
-        is_named = any(isinstance(value.get(k), str) and _SECRET.search(value[k]) for k in ("id", "name"))
+        is_named = any(isinstance(value.get(k), str) and _SECRET.search(value[k]) for k in ("id", "name", "type"))
         return {
             key: _MASK if _is_secret(key) or (is_named and key in _VALUES) else mask(item, depth + 1)
             for key, item in value.items()
