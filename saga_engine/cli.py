@@ -9,6 +9,7 @@ import click
 from saga_engine.command import EPILOG
 from saga_engine.commands import (
     cancel,
+    connect,
     edit,
     export,
     list_,
@@ -33,6 +34,7 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "Look": (list_, show, preview),
     "Say, for the record": (signal, cancel, resume, skip, resolve, edit, undo),
     "Keep": (export, replay, purge),
+    "Try": (connect,),
 }
 
 

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -31,6 +30,7 @@ from saga_engine.errors import (
 )
 from saga_engine.journal import Entry, SagaStatus
 from saga_engine.journals.sqlite_file import path_of
+from saga_engine.listing import is_missing
 from saga_engine.narration import one_line
 from saga_engine.record import SagaRecord
 from saga_engine.saga import Saga
@@ -45,6 +45,7 @@ __all__ = [
     "EXIT_PARKED",
     "EXIT_UNDONE",
     "Stopped",
+    "answering",
     "exit_code_of",
     "opened",
     "print_json",
@@ -165,7 +166,7 @@ def _say_error(error: BaseException, code: int, is_json: bool, hint: str = "") -
 
 
 def shared(function: Callable[..., int]) -> Callable[..., None]:
-    """Add what every command has."""
+    """Add what every command about a journal has."""
     journal = click.option(
         "--journal",
         "url",
@@ -176,9 +177,14 @@ def shared(function: Callable[..., int]) -> Callable[..., None]:
         show_default=True,
         help="Where executions are recorded.",
     )
+    return journal(answering(function))
+
+
+def answering(function: Callable[..., int]) -> Callable[..., None]:
+    """Add what every command has."""
     as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON; errors are JSON on standard error.")
     debug = click.option("--debug", "is_debug", is_flag=True, help="Show the traceback of an error.")
-    return journal(as_json(debug(_reported(function))))
+    return as_json(debug(_reported(function)))
 
 
 @contextmanager
@@ -200,7 +206,7 @@ def opened(
 
 def _refuse_missing(url: str) -> None:
     """Refuse a journal that is not there: looking for something must not leave an empty file behind."""
-    if url.startswith("sqlite:") and not Path(path_of(url)).exists():
+    if is_missing(url):
         raise BadJournalURL(
             f"there is no journal at {path_of(url)}: name one with --journal or SAGA_JOURNAL_URL, "
             "or begin one with saga run"

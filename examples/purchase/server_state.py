@@ -1,22 +1,18 @@
-"""What the example's other side remembers, in one SQLite file that survives the server's own restart."""
+"""What the example's other side remembers: what the local Connect does, and the vendor's objects."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
+from saga_engine.connect.local_state import LocalState
 
-from examples.purchase.server_faults import Fault, FaultKind
+__all__ = ["ServerState"]
 
-__all__ = ["Answer", "Call", "ServerState", "encode", "record"]
 
-_SCHEMA = """
+class ServerState(LocalState):
+    """The other side's state: one SQLite file, one connection, one caller at a time."""
+
+    schema = (
+        LocalState.schema
+        + """
 CREATE TABLE IF NOT EXISTS vendor_object (
     number      INTEGER PRIMARY KEY,
     collection  TEXT NOT NULL,
@@ -25,133 +21,5 @@ CREATE TABLE IF NOT EXISTS vendor_object (
     deleted     INTEGER NOT NULL DEFAULT 0,
     UNIQUE (collection, key)       -- one key, one effect
 );
-CREATE TABLE IF NOT EXISTS connect_request (
-    id          TEXT PRIMARY KEY,
-    body        TEXT NOT NULL,     -- the request as it is now, as JSON
-    received    TEXT NOT NULL      -- {parameter id: value} as the request came in, as JSON
-);
-CREATE TABLE IF NOT EXISTS ledger (
-    number      INTEGER PRIMARY KEY,
-    at          TEXT NOT NULL,     -- UTC, ISO 8601
-    change      TEXT NOT NULL CHECK (change IN ('effect', 'undo')),
-    step        TEXT NOT NULL,     -- customer, subscription, parameters, approval
-    key         TEXT NOT NULL,     -- the idempotency key; in Connect, which has none, the request's id
-    object_id   TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS fault (
-    operation   TEXT PRIMARY KEY,
-    kind        TEXT NOT NULL,
-    times       INTEGER NOT NULL,
-    delay_s     REAL NOT NULL,
-    reason      TEXT NOT NULL
-);
 """
-
-
-@dataclass(frozen=True)
-class Call:
-    """One HTTP call, as the two APIs see it.
-
-    Args:
-        operation: which of `OPERATIONS` it is.
-        object_id: the id in the path; empty if there is none.
-        key: the `Idempotency-Key` header (for a search, the `key` of the query); empty if there is none.
-        authorization: the `Authorization` header; empty if there is none.
-        body: the JSON object that was sent; empty if there was none.
-        refusal: the reason with which new work is to be refused; None lets it be done.
-    """
-
-    operation: str
-    object_id: str = ""
-    key: str = ""
-    authorization: str = ""
-    body: Mapping[str, Any] = field(default_factory=dict)
-    refusal: str | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP status and the JSON body that goes with it; a body of None is sent as no body at all."""
-
-    status: int
-    body: Any = None
-
-
-class ServerState:
-    """The other side's state: one SQLite file, one connection, one caller at a time.
-
-    Args:
-        path: the file; made if missing.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        self._connection.executescript(_SCHEMA)
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._connection.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection for one transaction: committed at the end, or nothing of it happened."""
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    def ledger(self) -> list[dict[str, Any]]:
-        """List every effect and every undo, oldest first.
-
-        Returns:
-            For each `number`, `at` (UTC, ISO 8601), `change`, `step`, `key` and `object_id`.
-        """
-        with self.transaction() as connection:
-            return [dict(row) for row in connection.execute("SELECT * FROM ledger ORDER BY number")]
-
-    def set_fault(self, fault: Fault) -> None:
-        """Let the next `fault.times` calls of its operation go wrong, instead of what was set before."""
-        with self.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO fault VALUES (?, ?, ?, ?, ?)",
-                (fault.operation, fault.kind.value, fault.times, fault.delay_s, fault.reason),
-            )
-
-    def take_fault(self, operation: str) -> Fault | None:
-        """Use up one faulty call of the operation; None if it is to go well."""
-        with self.transaction() as connection:
-            row = connection.execute("SELECT * FROM fault WHERE operation = ? AND times > 0", (operation,)).fetchone()
-            if row is None:
-                return None
-            connection.execute("UPDATE fault SET times = times - 1 WHERE operation = ?", (operation,))
-            return _fault(row)
-
-    def faults(self) -> list[Fault]:
-        """List the faults that are still to be shown, with the calls they have left."""
-        with self.transaction() as connection:
-            rows = connection.execute("SELECT * FROM fault WHERE times > 0 ORDER BY operation")
-            return [_fault(row) for row in rows]
-
-
-def record(connection: sqlite3.Connection, change: str, step: str, key: str, object_id: str) -> None:
-    """Write an `effect` or an `undo` into the ledger, in the transaction that does it."""
-    connection.execute(
-        "INSERT INTO ledger (at, change, step, key, object_id) VALUES (?, ?, ?, ?, ?)",
-        (datetime.now(timezone.utc).isoformat(), change, step, key, object_id),
     )
-
-
-def encode(value: Any) -> str:
-    """Write a JSON value so that equal values are equal texts."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _fault(row: sqlite3.Row) -> Fault:
-    return Fault(row["operation"], FaultKind(row["kind"]), row["times"], row["delay_s"], row["reason"])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from typing import Any
+from urllib.parse import parse_qs
 
-from examples.purchase.server_state import Answer, Call, ServerState, encode, record
+from saga_engine.connect.local_api import Route
+from saga_engine.connect.local_state import Answer, Call, LocalState, encode, record
 
-__all__ = ["create", "delete", "find"]
+__all__ = ["VENDOR_ROUTES", "create", "delete", "find", "get"]
 
 _ID_PREFIXES = {"customer": "C", "subscription": "S"}
 
 
-def create(state: ServerState, call: Call) -> Answer:
+def create(state: LocalState, call: Call) -> Answer:
     """Make a customer or a subscription; the same key gets the same answer and makes nothing new."""
     collection = _collection(call)
     if not call.key:
@@ -30,14 +32,23 @@ def create(state: ServerState, call: Call) -> Answer:
         return Answer(201, _insert(connection, collection, call))
 
 
-def find(state: ServerState, call: Call) -> Answer:
+def find(state: LocalState, call: Call) -> Answer:
     """List what the key made and is still there: one object or none."""
     with state.transaction() as connection:
-        row = _by_key(connection, _collection(call), call.key)
+        row = _by_key(connection, _collection(call), parse_qs(call.query).get("key", [""])[0])
     return Answer(200, [_object(row)] if row is not None and not row["deleted"] else [])
 
 
-def delete(state: ServerState, call: Call) -> Answer:
+def get(state: LocalState, call: Call) -> Answer:
+    """Give one as it is now, by id: `active`, or `preparing` where new work is to be refused."""
+    with state.transaction() as connection:
+        row = _by_id(connection, _collection(call), call.object_id)
+    if row is None or row["deleted"]:
+        return _no(404, f"there is no {_collection(call)} {call.object_id!r}")
+    return Answer(200, {**_object(row), "status": "active" if call.refusal is None else "preparing"})
+
+
+def delete(state: LocalState, call: Call) -> Answer:
     """Delete by id; deleting what is already deleted changes nothing and is no error."""
     collection = _collection(call)
     with state.transaction() as connection:
@@ -105,3 +116,15 @@ def _collection(call: Call) -> str:
 
 def _no(status: int, reason: str) -> Answer:
     return Answer(status, {"reason": reason})
+
+
+def _routes(thing: str) -> list[Route]:
+    return [
+        Route("POST", f"/vendor/{thing}s", f"create_{thing}", create),
+        Route("GET", f"/vendor/{thing}s", f"find_{thing}", find),
+        Route("GET", f"/vendor/{thing}s/([^/]+)", f"get_{thing}", get),
+        Route("DELETE", f"/vendor/{thing}s/([^/]+)", f"delete_{thing}", delete),
+    ]
+
+
+VENDOR_ROUTES = (*_routes("customer"), *_routes("subscription"))

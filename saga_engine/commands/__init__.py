@@ -1,5 +1,6 @@
-"""The commands of `saga`, by what they are for: to run sagas, to look, to say something, to keep the journal."""
+"""The commands of `saga`: to run sagas, to look, to say something, to keep the journal, to try an extension."""
 
+from saga_engine.commands.connecting import connect
 from saga_engine.commands.keeping import export, purge
 from saga_engine.commands.looking import list_, preview, replay, show
 from saga_engine.commands.running import recover, run, worker
@@ -7,6 +8,7 @@ from saga_engine.commands.saying import cancel, edit, resolve, resume, signal, s
 
 __all__ = [
     "cancel",
+    "connect",
     "edit",
     "export",
     "list_",

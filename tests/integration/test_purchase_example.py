@@ -18,9 +18,10 @@ from connect.client import ConnectClient
 
 from examples.purchase import PurchaseSaga
 from examples.purchase.__main__ import main
-from examples.purchase.server import REQUEST_FILE, PurchaseServer, running, take_in
-from examples.purchase.server_faults import Fault, FaultKind
+from examples.purchase.server import REQUEST_FILE, running, take_in
 from saga_engine import Engine, SagaStatus
+from saga_engine.connect.local_faults import Fault, FaultKind
+from saga_engine.connect.local_http import LocalServer
 
 REQUEST: dict[str, Any] = json.loads(REQUEST_FILE.read_text(encoding="utf-8"))
 REQUEST_ID = REQUEST["id"]
@@ -33,7 +34,7 @@ STORY_S = 120
 class World:
     """The live other side, an engine on a journal file, and the saga between them."""
 
-    server: PurchaseServer
+    server: LocalServer
     engine: Engine
     services: dict[str, Any] = field(default_factory=dict)
 

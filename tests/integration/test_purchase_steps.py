@@ -23,8 +23,9 @@ from examples.purchase import (
     Vendor,
     VendorUnavailable,
 )
-from examples.purchase.server import REQUEST_FILE, PurchaseServer, running, take_in
-from examples.purchase.server_faults import Fault, FaultKind
+from examples.purchase.server import REQUEST_FILE, running, take_in
+from saga_engine.connect.local_faults import Fault, FaultKind
+from saga_engine.connect.local_http import LocalServer
 from transactions import Kind, Probe
 
 REQUEST: dict[str, Any] = json.loads(REQUEST_FILE.read_text(encoding="utf-8"))
@@ -49,7 +50,7 @@ class Context:
 class World:
     """The live other side, and the steps that talk to it."""
 
-    server: PurchaseServer
+    server: LocalServer
     request: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(REQUEST))
     context: Context = field(default_factory=Context)
 
