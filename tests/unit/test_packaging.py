@@ -114,6 +114,17 @@ def test_the_oldest_tox_environment_runs_on_the_lower_bound_of_every_dependency(
     assert pinned == bounds
 
 
+def test_every_folder_of_tests_is_run_by_some_tox_environment() -> None:
+    pyproject = (PROJECT_ROOT / "pyproject.toml").read_text("utf-8")
+    (usual,) = re.findall(r"^testpaths = \[(.+)\]$", pyproject, re.MULTILINE)
+    named = re.findall(r'"(.+?)"', usual) + (PROJECT_ROOT / "tox.ini").read_text("utf-8").replace("}", " ").split()
+    found = {file.parent for folder in ("examples", "tests") for file in (PROJECT_ROOT / folder).rglob("test_*.py")}
+    not_run = {str(folder.relative_to(PROJECT_ROOT)) for folder in found} - {name.split(":")[-1] for name in named}
+    assert not not_run, (
+        f"pytest collects {not_run} only where it is named: add it to testpaths, or to a tox environment"
+    )
+
+
 def test_the_build_runs_the_test_command_of_the_readme() -> None:
     told = TEST_COMMAND.findall((PROJECT_ROOT / "README.md").read_text("utf-8"))
     printed = subprocess.check_output([PROJECT_ROOT / ".ci" / "run", "--print"], text=True)
