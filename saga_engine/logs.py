@@ -27,7 +27,8 @@ from saga_engine.journal import (
 __all__ = ["OnceLogger", "StepLogger", "engine_logger", "log_entries", "mask", "mask_secrets", "step_logger"]
 
 _SECRET = re.compile(
-    r"passw(or)?d|passphrase|secret|token|api[-_ ]?key|private[-_ ]?key|authorization|credential|cookie", re.IGNORECASE
+    r"passw(or)?d|passphrase|pwd|secret|token|(api|private)[-_ ]?key|access[-_ ]?key\b|authorization|credential|cookie",
+    re.IGNORECASE,
 )
 _MASK = "***"
 _DEPTH_MAX = 20
@@ -49,7 +50,10 @@ def mask(value: Any, depth: int = 0) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return type(value)([mask(item, depth + 1) for item in value]) if type(value) in (list, tuple) else value
+        masked = [mask(item, depth + 1) for item in value]
+        if hasattr(value, "_make"):
+            return value._make(masked)  # of a named tuple
+        return type(value)(masked) if type(value) in (list, tuple) else value
     return value
 
 

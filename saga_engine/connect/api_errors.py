@@ -3,8 +3,8 @@
 SagaError                   (transactions.errors)
 ├── WrongClient             a plain function was given an async client, or the reverse
 └── ConnectError            a call failed; also a connect.client.ClientError
-    ├── ConnectUnavailable  it may be tried again: no answer, one that cannot be read, 408, 429, or from 500 on
-    └── RefusedByConnect    it is no use to try it again: Connect says no (400, 401, 403, 404, ...)
+    ├── ConnectUnavailable  it may be tried again: no answer, one that cannot be read, 401, 408, 429, or from 500 on
+    └── RefusedByConnect    it is no use to try it again: Connect says no (400, 403, 404, ...)
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ RETRY_AFTER_S_MAX = 86_400.0
 #: About a day, with the waits below. Attempts and not time, because a step may have waited for days before it failed.
 _ATTEMPTS_MAX = 300
 _WAIT_S_MAX = 300.0
-_TEMPORARY = (408, 425, 429)
+#: A key that is refused (401) is that of the extension and not of the order, which must not be undone for it.
+_TEMPORARY = (401, 408, 425, 429)
 _REFUSALS_FROM, _SERVER_ERRORS_FROM = 400, 500
 _ERROR_CHARS_MAX = 2_000
 
@@ -189,20 +190,22 @@ def _seconds(text: str) -> float | None:
 
 
 class wait_as_connect_says(wait_base):  # noqa: N801  # named as tenacity's strategies are
-    """Wait as long as Connect's Retry-After says; without one, as another strategy says.
+    """Wait as long as Connect's Retry-After says, and never less than another strategy does.
+
+    Nothing, or a date that is over by this machine's clock, would use up all attempts at once.
 
     Args:
-        otherwise: a tenacity strategy; by default exponential with jitter, up to 300 seconds.
+        at_least: a tenacity strategy; by default exponential with jitter, up to 300 seconds.
     """
 
-    def __init__(self, otherwise: wait_base | None = None) -> None:
-        self.otherwise = otherwise or wait_exponential_jitter(initial=1, max=_WAIT_S_MAX)
+    def __init__(self, at_least: wait_base | None = None) -> None:
+        self.at_least = at_least or wait_exponential_jitter(initial=1, max=_WAIT_S_MAX)
 
     def __call__(self, retry_state: RetryCallState) -> float:
         """Give the seconds to wait."""
         error = None if retry_state.outcome is None else retry_state.outcome.exception()
         said = None if error is None else retry_after_s(error)
-        return float(self.otherwise(retry_state) if said is None else said)
+        return max(said or 0.0, float(self.at_least(retry_state)))
 
 
 #: How the ready transactions repeat their calls: while Connect is unavailable, for a day. A journaled wait holds no

@@ -59,7 +59,8 @@ def on(saga: type[Saga], *, statuses: Sequence[str] = ("pending",), is_async: bo
 
 
 def _is_declaration(value: Any) -> bool:
-    return isinstance(value, Handling) or (isinstance(value, type) and issubclass(value, Saga))
+    # An instance of a saga is meant to be one, and is refused as such.
+    return isinstance(value, (Handling, Saga)) or (isinstance(value, type) and issubclass(value, Saga))
 
 
 # --- reading a class ---
@@ -100,8 +101,19 @@ def _event_of(name: str, value: Any) -> str | None:
     """Tell which event an attribute handles, or will handle."""
     if _is_declaration(value):
         return name if name.islower() and not name.startswith("_") else None
-    info = getattr(value, EVENT_INFO_ATTR_NAME, None) if inspect.isfunction(value) else None
+    function = _function(value)
+    info = None if function is None else getattr(function, EVENT_INFO_ATTR_NAME, None)
     return None if info is None else str(info["event_type"])
+
+
+def _function(value: Any) -> Any:
+    """Give the function that the runner finds under an attribute; None if it finds none, as in a class method."""
+    found = value.__func__ if isinstance(value, staticmethod) else value
+    return found if inspect.isfunction(found) else None
+
+
+def _is_handler(name: str, value: Any) -> bool:
+    return _is_declaration(value) or _event_of(name, value) is not None
 
 
 # --- refusing ---
@@ -138,14 +150,29 @@ def _refuse_clashes_of_bases(application: type) -> None:
 
 def _refuse_lost_handlers(application: type) -> None:
     """Refuse a method that overrides a handler without being one: nobody would call it."""
-    for name, value in vars(application).items():
-        if not inspect.isfunction(value) or _event_of(name, value) is not None:
+    for name, value in _effective(application).items():
+        if _function(value) is None or _event_of(name, value) is not None:
             continue
         bases = [base for base in application.__mro__[1:] if _event_of(name, vars(base).get(name)) is not None]
         if bases:
             raise BadDefinition(
                 f"{application.__name__}.{name} overrides a handler of {bases[0].__name__} and would never be called: "
                 f"decorate it with @event"
+            )
+
+
+def _refuse_handlers_out_of_reach(application: type) -> None:
+    """Refuse a handler that the runner does not see, or cannot find again by the name that it notes down."""
+    for name, value in _effective(application).items():
+        if isinstance(value, classmethod) and hasattr(value.__func__, EVENT_INFO_ATTR_NAME):
+            raise BadDefinition(f"{application.__name__}.{name} is a class method, which the runner never calls")
+        if _is_declaration(value) or _event_of(name, value) is None:
+            continue
+        noted = getattr(_function(value), EVENT_INFO_ATTR_NAME)["method"]
+        if noted != name and getattr(application, noted, None) is not getattr(application, name):
+            raise BadDefinition(
+                f"{application.__name__}.{name} is called {noted} inside, and so the runner would look for {noted}: "
+                "let the decorator below @event use functools.wraps"
             )
 
 
@@ -217,17 +244,17 @@ def _sweeper(application: type, sagas: Sagas) -> Callable[..., Any]:
 
 
 class _Body(dict[str, Any]):
-    """The names of a class body; one that has a saga is not given away, as its event would be handled by another."""
+    """The names of a class body; one that has a handler is not given away, as its event would be handled by another."""
 
     def __init__(self, application: str) -> None:
         super().__init__()
         self._application = application
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in self and (_is_declaration(self[name]) or _is_declaration(value)):
+        if name in self and (_is_handler(name, self[name]) or _is_declaration(value)):
             raise BadDefinition(
                 f"{self._application}.{name} is assigned twice: let one saga handle it, which may choose its "
-                "transactions by the request"
+                "transactions by the request, or give the two methods different names"
             )
         super().__setitem__(name, value)
 
@@ -244,6 +271,7 @@ class _SagaEvents(ABCMeta):
     ) -> _SagaEvents:
         made = super().__new__(metacls, name, bases, dict(namespace), **options)
         _refuse_lost_handlers(made)
+        _refuse_handlers_out_of_reach(made)
         _refuse_clashes_of_bases(made)
         for event_type, handling in list(_declarations(made)):
             setattr(made, event_type, _handler(made, event_type, handling))

@@ -90,11 +90,12 @@ class Call:
 
     def _read(self, answer: Any) -> dict[str, Any]:
         """Check that an answer is Connect's own; the page of a proxy is not, and tells nothing of what was done."""
-        if answer is None:
-            return {}
-        if not isinstance(answer, dict):
+        read = {} if answer is None else answer
+        is_meant = isinstance(read, dict) and (self.verb != "get" or read.get("id") == self.request.id)
+        if not is_meant:
             raise ConnectUnavailable(f"{self}: Connect answered what cannot be read: {answer!r:.200}")
-        return answer
+        found: dict[str, Any] = read
+        return found
 
     def __str__(self) -> str:
         return f"{self.verb} {self.request.id}"

@@ -51,8 +51,8 @@ class ConnectRequest(ABC):
                 raise BadValue(f"{given!r:.200} is no request: give the dict that Connect delivered")
         self.request = request
         place = self._inside("params")
-        before = None if original is None else _at(original, place, "the original", [])
-        self.parameters = ChangeableParameters(self.field(place, []), f"{place} of {self._who()}", before)
+        before = None if original is None else _at(original, place, "the original", []) or []
+        self.parameters = ChangeableParameters(self.field(place, []) or [], f"{place} of {self._who()}", before)
 
     @property
     def id(self) -> str:
@@ -105,7 +105,7 @@ class ConnectRequest(ABC):
     def configuration(self) -> Parameters:
         """The parameters of `configuration`, which a fulfillment reads and does not change; none if it has none."""
         place = self._inside("configuration.params")
-        return Parameters(self.field(place, []), f"{place} of {self._who()}")
+        return Parameters(self.field(place, []) or [], f"{place} of {self._who()}")
 
     @abstractmethod
     def resource(self, client: Any) -> Any:
@@ -201,7 +201,12 @@ class AssetRequest(ConnectRequest):
     @property
     def items(self) -> tuple[Item, ...]:
         """All items, in the order of the request."""
-        return tuple(Item(item, self._who()) for item in self.field("asset.items"))
+        items = self.field("asset.items") or []
+        if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+            raise MissingField(
+                f"asset.items of {self._who()} is no list of items: deliver the request as Connect gives it"
+            )
+        return tuple(Item(item, self._who()) for item in items)
 
     def item(self, key: str) -> Item:
         """Find an item by its id, its global id or its mpn, in this order.
@@ -220,8 +225,8 @@ class AssetRequest(ConnectRequest):
     @property
     def tiers(self) -> dict[str, dict[str, Any]]:
         """The accounts by tier, of "customer", "tier1" and "tier2" those that the request names."""
-        tiers = self.field("asset.tiers", None) or {}
-        return {name: tiers[name] for name in _TIERS if tiers.get(name)}
+        accounts = {name: self.field(f"asset.tiers.{name}", None) for name in _TIERS}
+        return {name: account for name, account in accounts.items() if account and isinstance(account, dict)}
 
     def tier(self, name: str) -> dict[str, Any]:
         """Give the account of a tier, the very dict of the request.

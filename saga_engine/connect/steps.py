@@ -82,8 +82,9 @@ class ApproveRequest(ConnectStep):
     """Approve the request in Connect: the point of no return.
 
     A crash after the approval does not approve again: Connect is asked how the request stands. If Connect says no (a
-    required parameter has no value, say), the step answers `fail` with Connect's reason, and the saga is undone. A
-    refused key (401, 403) parks, as nothing can be told without one.
+    required parameter has no value, say), the step answers `fail` with Connect's reason, and the saga is undone. While
+    somebody has the customer asked, it waits for the next delivery. A refused key (401) is waited out, and parks in the
+    end, as nothing can be told without one.
     """
 
     kind = Kind.PIVOT
@@ -96,11 +97,14 @@ class ApproveRequest(ConnectStep):
         """Tell by the request's status whether it is approved."""
         return self._carry_out(_probing(view_of(request), _APPROVED, (*_OPEN, "failed")))
 
-    def _approving(self, request: ConnectRequest) -> Conversation[BackgroundResponse]:
+    def _approving(self, request: ConnectRequest) -> Conversation[BackgroundResponse | Suspend]:
         try:
             yield from approving(request, self.template(request.request))
         except RefusedByConnect as refusal:
             status = yield from _status_after(refusal, request)
+            if status == "inquiring":
+                self.logger.info("%s is inquiring: it is approved when the customer has answered", request.id)
+                return Suspend(BackgroundResponse.done())
             if status not in _APPROVED:
                 return BackgroundResponse.fail(f"{refusal}; the request is {status}")
         self.logger.info("%s is approved", request.id)
@@ -118,7 +122,7 @@ class RejectRequest(ConnectStep):
     """
 
     kind = Kind.RETRIABLE
-    # Here a refused key is waited out as well, since giving up would leave the request open.
+    # Here every refusal is waited out, since giving up would leave the request open.
     retry = RetryPolicy(
         wait=wait_as_connect_says(wait_exponential_jitter(initial=1, max=3600)),
         retry=retry_if_exception_type(ClientError),
@@ -162,7 +166,7 @@ class RejectWhenUndone(ConnectStep):
 
     def reason_for(self, request: dict[str, Any], e: Exception) -> str:
         """Say why this request is rejected; by default, what made the saga turn back."""
-        return str(e) or type(e).__name__
+        return str(e).strip() or type(e).__name__
 
     def execute(self, request: dict[str, Any]) -> BackgroundResponse:
         """Do nothing."""
@@ -240,8 +244,9 @@ class InquireCustomer(ConnectStep):
 class UpdateParameters(ConnectStep):
     """Write parameters of the request in Connect: those that differ there; the undo writes the old values back.
 
-    Override `values`, or let earlier steps fill `context.state["parameters"]`. The undo leaves alone what somebody has
-    changed since, and a request that was rejected, of which Connect takes no changes.
+    Override `values`, or let earlier steps fill `context.state["parameters"]`. Of a request that somebody has approved
+    by hand, Connect takes no changes: that is logged, and the saga goes on. The undo leaves alone what somebody has
+    changed since, and a request that was rejected, of which Connect takes no changes either.
     """
 
     def values(self, request: dict[str, Any]) -> Mapping[str, Any]:
@@ -279,9 +284,22 @@ class UpdateParameters(ConnectStep):
                 first = noted.get(name, {}).get("before", before[name])
                 noted[name] = {"before": first, "after": request.value(name)}
             yield Save(self.context)
-            yield from updating(request)
-            self.logger.info("%s: the parameters %s are written", request.id, ", ".join(changed))
+            yield from self._sending(request, ", ".join(changed))
         return BackgroundResponse.done()
+
+    def _sending(self, request: ConnectRequest, names: str) -> Conversation[None]:
+        try:
+            yield from updating(request)
+        except RefusedByConnect as refusal:
+            status = yield from _status_after(refusal, request)
+            if status not in _APPROVED:
+                raise
+            # What the customer has by now must not be taken away for the sake of a parameter.
+            self.logger.warning(
+                "%s is %s already: the parameters %s are not written: %s", request.id, status, names, refusal
+            )
+        else:
+            self.logger.info("%s: the parameters %s are written", request.id, names)
 
     def _comparing(self, delivered: ConnectRequest, values: Mapping[str, Any]) -> Conversation[Probe]:
         request = yield from getting(delivered)

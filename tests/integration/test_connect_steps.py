@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from connect.eaas.core.responses import BackgroundResponse
 from connect_stub import ASSET_REQUEST, FAULTS, HANGS, TIER_REQUEST, ConnectStub, connect_stub
+from tenacity import stop_after_attempt
 
 from saga_engine import Engine, Saga, SagaStatus
 from saga_engine.connect import (
@@ -145,7 +147,7 @@ def crashing(journal: Any, new_engine: Any) -> Any:
 
 
 @pytest.mark.parametrize("verb", ["get", "update", "approve"])
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "401"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_no_fault_that_passes_loses_or_doubles_an_effect(stub: ConnectStub, client: Any, verb: str, fault: str) -> None:
     stub.fault(verb, fault)
     result = run_saga(Order, ASSET_REQUEST, client=client)
@@ -153,7 +155,7 @@ def test_no_fault_that_passes_loses_or_doubles_an_effect(stub: ConnectStub, clie
     assert stub.effects == [WRITTEN, "approve PR-1"]
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "401"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_no_fault_stops_an_undo(stub: ConnectStub, client: Any, fault: str) -> None:
     stub.fault("get", "fine", fault)
     stub.fault("update", "fine", fault)
@@ -188,16 +190,24 @@ def test_an_approval_that_nobody_was_told_of_is_found_though_the_probe_fails(stu
     assert stub.calls[-2:] == ["POST requests/PR-1/approve", "GET requests/PR-1"]
 
 
-def test_with_a_refused_key_an_order_parks_at_the_approval_and_goes_on_with_a_good_one(
-    stub: ConnectStub, deliver: Any, engine: Engine
-) -> None:
-    stub.fault("approve", "401")
-    stub.fault("get", "fine", "401")
-    assert "401 Unauthorized" in deliver(Order).output
-    assert engine.get("Order:PR-1").status is SagaStatus.PARKED
+def test_a_key_that_is_never_accepted_again_undoes_nothing_and_parks_in_the_end(stub: ConnectStub, client: Any) -> None:
+    class Approve(ApproveRequest):
+        retry = replace(ApproveRequest.retry, stop=stop_after_attempt(5))
+
+    stub.fault("approve", *["401"] * 5)
+    stub.fault("get", "fine", *["401"] * 20)
+    result = run_saga(saga_of(RejectWhenUndone, MakeTenant, UpdateParameters, Approve), ASSET_REQUEST, client=client)
+    assert result.status is SagaStatus.PARKED
+    assert "401 Unauthorized" in str(result.record.error)
     assert stub.effects == [WRITTEN]
-    engine.resume("Order:PR-1")
-    assert deliver(Order).status == "success"
+
+
+@pytest.mark.parametrize("kind", ["empty", "another"])
+def test_an_answer_about_another_request_is_no_answer(stub: ConnectStub, client: Any, kind: str) -> None:
+    stub.fault("get", kind)
+    stub.fault("approve", "silent after work")
+    stub.fault("get", "fine", kind)
+    assert run_saga(Order, ASSET_REQUEST, client=client).status is SagaStatus.COMPLETED
     assert stub.effects == [WRITTEN, "approve PR-1"]
 
 
@@ -258,7 +268,7 @@ def test_who_was_approved_by_hand_is_approved(stub: ConnectStub, client: Any) ->
 
 def test_an_order_that_was_rejected_by_hand_is_undone_at_the_vendor_only(stub: ConnectStub, client: Any) -> None:
     stub.fault("approve", "fine")
-    saga = saga_of(RejectWhenUndone, MakeTenant, UpdateParameters, RejectByHand(stub), ApproveRequest)
+    saga = saga_of(RejectWhenUndone, MakeTenant, UpdateParameters, ByHand(stub, "failed"), ApproveRequest)
     result = run_saga(saga, ASSET_REQUEST, client=client)
     assert result.status is SagaStatus.COMPENSATED
     assert "Only pending requests can be approved.; the request is failed" in str(result.error)
@@ -266,17 +276,38 @@ def test_an_order_that_was_rejected_by_hand_is_undone_at_the_vendor_only(stub: C
     assert stub.effects == [WRITTEN]
 
 
-class RejectByHand(BackgroundTransaction):
-    """Somebody rejects the request in the portal."""
+class ByHand(BackgroundTransaction):
+    """Somebody approves or rejects the request in the portal, or has the customer asked."""
 
     kind = Kind.READ_ONLY
 
-    def __init__(self, stub: ConnectStub) -> None:
+    def __init__(self, stub: ConnectStub, status: str) -> None:
         self.stub = stub
+        self.status = status
 
     def execute(self, request: dict[str, Any]) -> BackgroundResponse:
-        self.stub.requests["PR-1"]["status"] = "failed"
+        self.stub.requests["PR-1"]["status"] = self.status
         return DONE
+
+
+def test_an_order_that_was_approved_by_hand_is_not_undone_for_its_parameters(stub: ConnectStub, client: Any) -> None:
+    saga = saga_of(RejectWhenUndone, MakeTenant, ByHand(stub, "approved"), UpdateParameters, ApproveRequest)
+    result = run_saga(saga, ASSET_REQUEST, client=client)
+    assert (result.status, result.compensated) == (SagaStatus.COMPLETED, [])
+    assert stub.effects == []
+
+
+def test_an_order_that_somebody_has_a_question_about_is_approved_when_it_is_answered(
+    stub: ConnectStub, deliver: Any, engine: Engine
+) -> None:
+    stub.approved_from = ("pending",)
+    saga = saga_of(RejectWhenUndone, MakeTenant, ByHand(stub, "inquiring"), UpdateParameters, ApproveRequest)
+    assert deliver(saga).status == "success"
+    assert engine.get("Order:PR-1").status is SagaStatus.SUSPENDED
+    stub.requests["PR-1"]["status"] = "pending"
+    assert deliver(saga).status == "success"
+    assert engine.get("Order:PR-1").status is SagaStatus.COMPLETED
+    assert stub.effects == [WRITTEN, "approve PR-1"]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +459,7 @@ def test_a_good_order_asks_nobody(stub: ConnectStub, deliver: Any, engine: Engin
 
 
 @pytest.mark.parametrize("verb", ["get", "update", "inquire"])
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "401"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_no_fault_asks_the_customer_twice(stub: ConnectStub, client: Any, verb: str, fault: str) -> None:
     stub.fault(verb, fault)
     result = run_saga(Inquiry, ASSET_REQUEST, client=client, until=SagaStatus.SUSPENDED)
@@ -548,12 +579,7 @@ def test_what_was_never_written_is_not_undone(stub: ConnectStub, client: Any) ->
 
 
 def test_an_undo_that_connect_refuses_parks(stub: ConnectStub, client: Any) -> None:
-    class Close(RejectByHand):
-        def execute(self, request: dict[str, Any]) -> BackgroundResponse:
-            self.stub.requests["PR-1"]["status"] = "approved"
-            return DONE
-
-    result = run_saga(saga_of(Write, Close(stub), Refuse), ASSET_REQUEST, client=client)
+    result = run_saga(saga_of(Write, ByHand(stub, "approved"), Refuse), ASSET_REQUEST, client=client)
     assert result.status is SagaStatus.PARKED
     assert "Only open requests can be changed" in str(result.record.error)
 

@@ -69,7 +69,7 @@ HANGS = "hangs after work"
 
 _ROOT = "/public/v1/"
 _ENDS = {"approve": "approved", "fail": "failed", "inquire": "inquiring"}
-_FROM = {"approve": ("pending", "inquiring"), "fail": ("pending",), "inquire": ("pending",)}
+_FROM = {"fail": ("pending",), "inquire": ("pending",)}
 _RETRY_AFTER_S = 7
 _HANGS_S = 30.0
 
@@ -84,6 +84,7 @@ class ConnectStub(ThreadingHTTPServer):
         bodies: the bodies of those calls.
         faults: what is to go wrong at the next calls, by verb: "get", "update", "approve", "fail", "inquire".
         timeout_s: how long its clients wait for an answer.
+        approved_from: how a request may stand to be approved.
     """
 
     daemon_threads = True
@@ -96,6 +97,7 @@ class ConnectStub(ThreadingHTTPServer):
         self.bodies: list[Any] = []
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.timeout_s = 5.0
+        self.approved_from = ("pending", "inquiring")
         self.lock = threading.Lock()
         self.stopping = threading.Event()
 
@@ -156,7 +158,7 @@ class ConnectStub(ThreadingHTTPServer):
         return 200, request
 
     def _move(self, request: dict[str, Any], verb: str, body: Any) -> tuple[int, Any]:
-        if request["status"] not in _FROM[verb]:
+        if request["status"] not in _FROM.get(verb, self.approved_from):
             return 400, {"error_code": "REQ_003", "errors": [f"Only pending requests can be {_ENDS[verb]}."]}
         request["status"] = _ENDS[verb]
         request["reason"] = body.get("reason", "")
@@ -181,6 +183,8 @@ def _faulty(kind: str) -> tuple[int, Any] | None:
         return None
     if kind == "garbled":
         return 200, b'{"id": '
+    if kind in ("empty", "another"):
+        return 200, {} if kind == "empty" else {"id": "PR-2", "status": "approved", "asset": {}}
     if kind in ("page", HANGS.removesuffix(" after work")):
         return 200, "<html>We are back soon.</html>" if kind == "page" else HANGS
     return int(kind), {"error_code": f"ERR_{kind}", "errors": ["a fault"]}

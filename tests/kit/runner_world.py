@@ -90,15 +90,16 @@ class World:
 
 
 @contextmanager
-def running_world(folder: Path, **environment: str) -> Iterator[World]:
+def running_world(folder: Path, extension: Path | None = None, **environment: str) -> Iterator[World]:
     """Run everything for as long as the block lasts.
 
     Args:
         folder: for the journal, the log of the runner, and what Connect and the vendor remember.
+        extension: the project to run instead of the example extension, which is installed.
         environment: more variables of the runner's environment.
     """
     with server.running(folder / "vendor.db") as vendor:
         variables = {**_VARIABLES, "VENDOR_URL": f"{vendor.url}/vendor"}
         with LocalConnect(folder, variables=variables) as connect:
-            connect.start_runner(environment=environment)
+            connect.start_runner(extension, environment=environment)
             yield World(connect, vendor)

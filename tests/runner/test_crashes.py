@@ -1,4 +1,4 @@
-"""Killed workers and dropped connections under the real runner: orders go on where they were; nothing is doubled."""
+"""Killed and stopped workers and dropped connections under the real runner: orders go on; each effect is there once."""
 
 from __future__ import annotations
 
@@ -56,11 +56,44 @@ def test_the_sweeper_completes_an_order_that_is_never_delivered_again(world: Wor
     assert task.results() == []
 
 
-def test_a_dropped_connection_delays_the_answer_and_nothing_else(world: World) -> None:
-    order = world.order("purchase")
+def test_the_sweeper_does_what_is_left_after_an_approval_that_nobody_noted_down(world: World) -> None:
+    order = world.order("change")
+    world.connect.set_fault(hanging("approve_request"))
+    task = world.connect.push(order)
+    world.await_change(order, "effect approval")
+    world.kill_worker()
+    task.deliver()
+    assert task.wait().result == "skip"  # by the runner itself: an approved request is delivered no more
+    assert world.changes(order) == CHANGED[:-1]
+    assert world.connect.schedule("resume_sagas").wait().result == "success"
+    assert world.changes(order) == CHANGED
+
+
+@pytest.mark.parametrize("kind", DONE)
+def test_a_dropped_connection_delays_the_answer_and_nothing_else(world: World, kind: str) -> None:
+    order = world.order(kind)
     world.vendor.set_fault(Fault("create_subscription", FaultKind.SLOW, delay_s=1))
     task = world.connect.push(order)
     world.await_change(order, "effect subscription")
     world.connect.drop_connection("background")
     assert task.wait().result == "success"
-    assert world.changes(order) == BOUGHT
+    assert world.changes(order) == DONE[kind]
+
+
+def test_what_can_end_after_sigterm_ends_and_the_rest_goes_on_in_the_next_container(world: World) -> None:
+    world.vendor.set_fault(hanging("create_subscription"))
+    long = world.order("purchase")
+    long_task = world.connect.push(long)
+    world.await_change(long, "effect subscription")
+    world.vendor.set_fault(Fault("create_subscription", FaultKind.SLOW, delay_s=1))
+    short = world.order("purchase")
+    short_task = world.connect.push(short)
+    world.await_change(short, "effect subscription")
+    world.connect.stop_runner()
+    world.connect.start_runner()
+    assert [result.result for result in short_task.results()] == ["success"]
+    assert world.changes(short) == BOUGHT
+    assert long_task.results() == []
+    long_task.deliver()
+    assert long_task.wait().result == "success"
+    assert world.changes(long) == BOUGHT  # at the vendor only what the short one bought: the long one bought before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from runner_world import World
 
 from saga_engine.connect.local_faults import Fault, FaultKind
@@ -41,3 +42,11 @@ def test_an_async_handler_that_is_cancelled_at_its_time_limit_goes_on_at_the_nex
         "effect approval",
         "undo subscription",
     ]
+
+
+@pytest.mark.parametrize("kind", ["purchase", "change"])
+def test_a_wait_that_is_longer_than_the_delivery_is_not_waited_in_it(world: World, kind: str) -> None:
+    order = world.order(kind)
+    world.connect.set_fault(Fault("approve_request", FaultKind.ERROR_429, delay_s=20))
+    [waiting] = world.connect.push(order).wait_results(1)
+    assert (waiting.result, waiting.countdown_s) == ("reschedule", 30)

@@ -144,7 +144,7 @@ def test_what_could_not_be_written_is_sent_again(stub: ConnectStub, act: Act) ->
     assert act("update_parameters", order) == [{"id": "tenant", "value": "T-1"}]
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "401"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_what_may_pass_may_be_tried_again(stub: ConnectStub, act: Act, fault: str) -> None:
     stub.fault("approve", fault)
     with pytest.raises(ConnectUnavailable, match=r"^approve PR-1: Connect ") as raised:
@@ -168,11 +168,11 @@ def test_an_error_says_what_was_asked_and_what_connect_said(stub: ConnectStub, a
     assert str(raised.value) == text
 
 
-def test_a_refused_key_is_not_tried_again(stub: ConnectStub, act: Act) -> None:
-    stub.fault("approve", "401")
+def test_a_call_that_is_not_allowed_is_not_tried_again(stub: ConnectStub, act: Act) -> None:
+    stub.fault("approve", "403")
     with pytest.raises(RefusedByConnect) as refused:
         act("approve", ASSET_REQUEST)
-    assert refused.value.status_code == 401
+    assert refused.value.status_code == 403
     assert not may_be_tried_again(refused.value)
 
 
@@ -267,7 +267,7 @@ def test_without_an_answer_there_is_no_retry_after() -> None:
 
 @pytest.mark.parametrize(
     ("status", "is_worth_it"),
-    [(400, False), (401, False), (403, False), (404, False), (408, True), (409, False), (429, True), (503, True)],
+    [(400, False), (401, True), (403, False), (404, False), (408, True), (409, False), (429, True), (503, True)],
 )
 def test_the_status_tells_whether_it_may_be_tried_again(status: int, is_worth_it: bool) -> None:
     error = ClientError(status_code=status)
@@ -312,9 +312,14 @@ def waited(error: Exception, attempt: int = 1, **options: Any) -> float:
 
 
 def test_the_wait_is_what_connect_says_and_else_what_the_strategy_says() -> None:
-    assert waited(answered({"Retry-After": "7"}), otherwise=wait_fixed(3)) == 7
-    assert waited(answered({}), otherwise=wait_fixed(3)) == 3
-    assert waited(KeyError(), otherwise=wait_fixed(3)) == 3
+    assert waited(answered({"Retry-After": "7"}), at_least=wait_fixed(3)) == 7
+    assert waited(answered({}), at_least=wait_fixed(3)) == 3
+    assert waited(KeyError(), at_least=wait_fixed(3)) == 3
+
+
+@pytest.mark.parametrize("over", ["0", "-1", formatdate(0, usegmt=True)])
+def test_a_time_to_come_back_that_is_over_does_not_use_up_the_attempts(over: str) -> None:
+    assert waited(answered({"Retry-After": over}), at_least=wait_fixed(3)) == 3
 
 
 def test_waits_grow_to_five_minutes_and_attempts_end_after_about_a_day() -> None:

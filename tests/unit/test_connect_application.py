@@ -253,6 +253,68 @@ def test_a_saga_for_an_event_that_a_base_handles_under_another_name_is_refused()
     assert events_of(App) == {PURCHASE: (PURCHASE, ["pending"])}
 
 
+def test_a_mixin_that_hides_a_handler_is_refused() -> None:
+    class Mixin:
+        def asset_purchase_request_processing(self, request: dict[str, Any]) -> None: ...
+
+    class Base(SagaEventsApplication):
+        asset_purchase_request_processing = PurchaseSaga
+
+    with pytest.raises(BadDefinition, match=r"App\.asset_purchase_request_processing overrides a handler of Base"):
+        type("App", (Mixin, Base), {})
+
+
+def test_a_static_method_is_a_handler_too() -> None:
+    with pytest.raises(BadDefinition, match=r"App handles asset_purchase_request_processing twice"):
+
+        class App(SagaEventsApplication):
+            asset_purchase_request_processing = PurchaseSaga
+
+            @staticmethod
+            @event(PURCHASE, statuses=["pending"])
+            def purchase(request: dict[str, Any]) -> None: ...
+
+
+def test_a_class_method_that_the_runner_would_never_call_is_refused() -> None:
+    with pytest.raises(BadDefinition, match=r"App\.purchase is a class method"):
+
+        class App(SagaEventsApplication):
+            @classmethod
+            @event(PURCHASE, statuses=["pending"])
+            def purchase(cls, request: dict[str, Any]) -> None: ...
+
+
+def test_a_handler_that_the_runner_would_not_find_by_its_name_is_refused() -> None:
+    def logged(method: Any) -> Any:
+        def wrapper(self: Any, request: dict[str, Any]) -> Any:
+            return method(self, request)
+
+        return wrapper
+
+    with pytest.raises(BadDefinition, match=r"App\.purchase is called wrapper inside"):
+
+        class App(SagaEventsApplication):
+            @event(PURCHASE, statuses=["pending"])
+            @logged
+            def purchase(self, request: dict[str, Any]) -> None: ...
+
+
+def test_two_methods_of_one_name_of_which_one_is_a_handler_are_refused() -> None:
+    with pytest.raises(BadDefinition, match=r"App\.purchase is assigned twice"):
+
+        class App(SagaEventsApplication):
+            @event(PURCHASE, statuses=["pending"])
+            def purchase(self, request: dict[str, Any]) -> None: ...
+
+            @event(CHANGE, statuses=["pending"])
+            def purchase(self, request: dict[str, Any]) -> None: ...  # noqa: F811  # that is the mistake
+
+
+def test_an_instance_of_a_saga_is_refused() -> None:
+    with pytest.raises(BadDefinition, match="is no saga: give a subclass of Saga"):
+        type("App", (SagaEventsApplication,), {PURCHASE: PurchaseSaga()})
+
+
 def test_a_method_that_overrides_a_handler_without_being_one_is_refused() -> None:
     with pytest.raises(BadDefinition, match="decorate it with @event"):
 

@@ -190,6 +190,19 @@ def test_a_request_without_parameters_has_none() -> None:
         order.value("seats")
 
 
+def test_nothing_may_be_written_as_null() -> None:
+    asset = {"params": None, "items": None, "tiers": None, "configuration": {"params": None}}
+    order = AssetRequest({"id": "PR-1", "asset": asset}, original={"id": "PR-1", "asset": asset})
+    assert (list(order.parameters), list(order.configuration), order.items, order.tiers) == ([], [], (), {})
+    assert order.changed_parameters() == []
+
+
+@pytest.mark.parametrize("items", ["MAIL", ["MAIL"], {"id": "MAIL"}])
+def test_items_of_another_shape_are_refused(items: Any) -> None:
+    with pytest.raises(MissingField, match=r"asset\.items of PR-1 is no list of items"):
+        assert AssetRequest({"id": "PR-1", "asset": {"items": items}}).items
+
+
 @pytest.mark.parametrize("params", ["seats", [{"value": "1"}], [1]])
 def test_parameters_of_another_shape_are_refused(params: Any) -> None:
     with pytest.raises(MissingField, match=r"asset\.params of PR-1 is no list of parameters"):

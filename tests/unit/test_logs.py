@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import namedtuple
 from typing import Any
 
 import pytest
@@ -77,6 +78,8 @@ def context() -> SagaContext:
         "API-KEY",
         "Authorization",
         "private_key",
+        "pwd",
+        "aws_access_key",
     ],
 )
 def test_what_stands_under_a_secrets_key_is_masked_however_deep(key):
@@ -88,7 +91,7 @@ def test_all_of_a_secrets_value_is_masked_whatever_it_is(value):
     assert mask({"secret": value}) == {"secret": "***"}
 
 
-@pytest.mark.parametrize("key", ["name", "passenger", "keyboard", "id", "tok", "email"])
+@pytest.mark.parametrize("key", ["name", "passenger", "keyboard", "id", "tok", "email", "access_key_id"])
 def test_other_keys_are_left_alone(key):
     assert mask({key: "shown"}) == {key: "shown"}
 
@@ -115,6 +118,11 @@ def test_masking_copies_and_leaves_the_original_alone():
     masked = mask(original)
     assert masked == {"list": [{"token": "***"}], "tuple": ({"token": "***"},)}
     assert original["list"][0]["token"] == "hush"
+
+
+def test_what_is_in_a_named_tuple_is_masked_too():
+    pair = namedtuple("pair", "first second")
+    assert mask(pair({"token": "hush"}, 1)) == pair({"token": "***"}, 1)
 
 
 def test_a_value_that_holds_itself_is_masked_to_an_end():

@@ -1,0 +1,1 @@
+"""An extension whose handlers its author writes: plain and async ones, for assets and tier configurations."""
