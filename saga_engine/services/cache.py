@@ -1,10 +1,10 @@
-"""The cache service: values that are JSON, kept for a while in a SQLite file or in memory, never pickled.
+"""The cache service: values that are JSON, kept for a while in a SQLite file, in memory or in redis, never pickled.
 
-    CacheError          the cache cannot be used as configured: driver, time to live, key or file
+    CacheError          the cache cannot be used as configured: driver, time to live, key, file or server
 
-Configuration variables: `CACHE_DRIVER` ("sqlite", the default, or "memory"), `CACHE_TTL` (seconds, 900),
-`CACHE_DIR` (`$XDG_CACHE_HOME/saga-engine` or `~/.cache/saga-engine`) and `CACHE_NAME` ("cache"), the name of
-the file in it without its suffix.
+Configuration variables: `CACHE_DRIVER` ("sqlite", the default, "memory", "redis" or "none"), `CACHE_TTL` (seconds,
+900), for sqlite `CACHE_DIR` (`$XDG_CACHE_HOME/saga-engine` or `~/.cache/saga-engine`) and `CACHE_NAME` ("cache"), the
+name of the file in it without its suffix; for redis `CACHE_REDIS_URL` and `CACHE_NAME`, what its keys begin with.
 """
 
 from __future__ import annotations
@@ -28,11 +28,16 @@ __all__ = [
     "CacheError",
     "CacheFactory",
     "DebugLogger",
+    "JSONCache",
     "MemoryCache",
+    "NoCache",
     "SQLiteCache",
     "Seconds",
+    "checked_key",
     "provide_cache",
     "provide_memory_cache_adapter",
+    "provide_no_cache_adapter",
+    "provide_redis_cache_adapter",
     "provide_sqlite_cache_adapter",
 ]
 
@@ -107,7 +112,7 @@ class Cache(ABC):
         """Remove everything, or only what has expired."""
 
 
-class _JSONCache(Cache):
+class JSONCache(Cache):
     """What the drivers here share: times to live, and values as JSON text, never as the caller's objects."""
 
     def __init__(self, ttl: Seconds | None, clock: Callable[[], float]) -> None:
@@ -115,10 +120,10 @@ class _JSONCache(Cache):
         self._clock = clock
 
     def has(self, key: str) -> bool:
-        return self._read(_checked(key), self._clock()) is not None
+        return self._read(checked_key(key), self._clock()) is not None
 
     def get(self, key: str, default: Any = None, ttl: Seconds | None = None) -> Any:
-        text = self._read(_checked(key), self._clock())
+        text = self._read(checked_key(key), self._clock())
         if text is not None:
             return json.loads(text)
         if not callable(default):
@@ -129,7 +134,7 @@ class _JSONCache(Cache):
         return None if value is None else self.put(key, value, ttl)
 
     def put(self, key: str, value: Any, ttl: Seconds | None = None) -> Any:
-        text = _encoded(_checked(key), value)
+        text = _encoded(checked_key(key), value)
         ttl_s = self._ttl_s if ttl is None else _seconds(ttl)
         now = self._clock()
         self._write(key, text, None if ttl_s is None else now + ttl_s, now)
@@ -144,7 +149,7 @@ class _JSONCache(Cache):
         """Store the text and remove what has expired."""
 
 
-class MemoryCache(_JSONCache):
+class MemoryCache(JSONCache):
     """A cache for one process, thread-safe; when it is full, what was stored first goes first.
 
     Args:
@@ -168,7 +173,7 @@ class MemoryCache(_JSONCache):
 
     def delete(self, key: str) -> None:
         with self._lock:
-            self._entries.pop(_checked(key), None)
+            self._entries.pop(checked_key(key), None)
 
     def flush(self, expired_only: bool = False) -> None:
         with self._lock:
@@ -198,7 +203,26 @@ class MemoryCache(_JSONCache):
         self._entries = {key: entry for key, entry in self._entries.items() if entry[1] > now}
 
 
-class SQLiteCache(_JSONCache):
+class NoCache(JSONCache):
+    """A cache that keeps nothing, and checks keys, values and times as the others do."""
+
+    def __init__(self) -> None:
+        super().__init__(None, time.time)
+
+    def delete(self, key: str) -> None:
+        checked_key(key)
+
+    def flush(self, expired_only: bool = False) -> None:
+        """Remove everything: there is nothing."""
+
+    def _read(self, key: str, now: float) -> str | None:
+        return None
+
+    def _write(self, key: str, text: str, expires_at: float | None, now: float) -> None:
+        """Keep nothing."""
+
+
+class SQLiteCache(JSONCache):
     """A cache in a SQLite file on a local disk, for several threads and processes; opened at first use.
 
     The file gets mode 0600: what is cached may be a token. Its directory is made if need be, with mode 0700.
@@ -223,7 +247,7 @@ class SQLiteCache(_JSONCache):
             _CACHES.add(self)
 
     def delete(self, key: str) -> None:
-        self._execute(_DELETE, _checked(key))
+        self._execute(_DELETE, checked_key(key))
 
     def flush(self, expired_only: bool = False) -> None:
         if expired_only:
@@ -373,9 +397,36 @@ def provide_memory_cache_adapter(config: Mapping[str, Any], logger: object) -> C
     return MemoryCache(_ttl_setting(config))
 
 
-#: Drivers that need nothing but this package.
+def provide_no_cache_adapter(config: Mapping[str, Any], logger: object) -> Cache:
+    """Make a `NoCache`.
+
+    Args:
+        config, logger: not used; every driver's factory is given both.
+    """
+    return NoCache()
+
+
+def provide_redis_cache_adapter(config: Mapping[str, Any], logger: object) -> Cache:
+    """Make a `RedisCache` from `CACHE_REDIS_URL`, `CACHE_NAME` and `CACHE_TTL`; nothing is connected yet.
+
+    Args:
+        config: the configuration variables.
+        logger: not used; every driver's factory is given one.
+
+    Raises:
+        CacheError: a setting is wrong, or the extra `redis` is not installed.
+    """
+    from saga_engine.services.redis_cache import URL_DEFAULT, RedisCache
+
+    url = _setting(config, "CACHE_REDIS_URL", URL_DEFAULT)
+    return RedisCache(url, _ttl_setting(config), _setting(config, "CACHE_NAME", "cache"))
+
+
+#: Drivers by the names that `CACHE_DRIVER` has for them.
 _DRIVERS: Mapping[str, CacheFactory] = {
     "memory": provide_memory_cache_adapter,
+    "none": provide_no_cache_adapter,
+    "redis": provide_redis_cache_adapter,
     "sqlite": provide_sqlite_cache_adapter,
 }
 
@@ -420,7 +471,12 @@ def _with_ttl(key: str, made: tuple[Any, ...]) -> tuple[Any, Any]:
     return value, ttl
 
 
-def _checked(key: Any) -> str:
+def checked_key(key: Any) -> str:
+    """Give a key that can be one.
+
+    Raises:
+        CacheError: it is no non-empty str.
+    """
     if not isinstance(key, str) or not key:
         raise CacheError(f"a cache key is a non-empty str, not {key!r}")
     return key

@@ -2,126 +2,87 @@
 
 A parameter is resolved in this order: by its annotation, if that class is bound; by its name, if that is
 bound; by its default; by building its annotated class, if that is a concrete class of someone's own code.
-What cannot be resolved is a `DependencyBuildingFailure` that shows the chain of requests.
+What cannot be resolved is a `DependencyBuildingFailure` that draws the chain of requests.
 
-Scopes: `child()` falls back to its parent. What is shared (a singleton, a provider's result) is built in and
-kept by the scope that binds it, so it never sees a child's bindings. All else is built for the scope
-that asks.
+Scopes: `child()` falls back to its parent. What is kept (see `saga_engine.services.bindings` for how long) is built
+in the scope that keeps it, so it never sees a child's bindings. All else is built for the scope that asks.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
 import threading
-import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    ForwardRef,
-    Literal,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    overload,
-)
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
-from transactions.errors import SagaError
+from saga_engine.services.bells import Bell
+from saga_engine.services.bindings import (
+    Binding,
+    Registration,
+    Scope,
+    check_key,
+    class_registration,
+)
+from saga_engine.services.failures import (
+    AsyncServiceWanted,
+    BindingConflict,
+    DependencyBuildingFailure,
+    InvalidClassType,
+    Link,
+    drawing_of,
+    name_of,
+    show_key,
+)
+from saga_engine.services.overrides import Layer, Overrides
+from saga_engine.services.plans import (
+    ABSENT,
+    Key,
+    Parameter,
+    is_concrete,
+    is_pythons_own,
+    plan_of_callable,
+    plan_of_unbound,
+)
 
 if TYPE_CHECKING:
     from saga_engine.services.providers import ServiceProvider
 
-__all__ = [
-    "BindingConflict",
-    "CORE_SERVICE_NAMES",
-    "Container",
-    "DependencyBuildingFailure",
-    "InvalidClassType",
-    "Key",
-    "Registration",
-    "wants_nothing",
-]
+__all__ = ["CORE_SERVICE_NAMES", "Container", "registrations_of", "wants_nothing"]
 
 T = TypeVar("T")
-Key = str | type
 
 #: Names that the engine binds itself; a configuration variable never takes one of them.
 CORE_SERVICE_NAMES = frozenset({"cache", "client", "config", "context", "logger", "request"})
 
-_ABSENT: Any = object()
-#: Annotations that are classes (`Any` only in some Pythons) and yet say nothing about what is wanted.
-_NAMING_NOTHING = (Any, object, type(None))
-_UNNAMED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-#: More classes and functions than a process has; a bound all the same, as plugins may go on defining classes.
-_PLANS_MAX = 4096
 
+class _Request(NamedTuple):
+    """One call of `get`: the overrides that were open when it began, and the requests that led to where it is.
 
-class DependencyBuildingFailure(SagaError):
-    """A service cannot be built from what the container holds; the message shows the chain of requests."""
-
-
-class InvalidClassType(SagaError):
-    """A key of the container is neither a name nor a type, or a class was wanted and something else given."""
-
-
-class BindingConflict(SagaError):
-    """One key was bound twice in one scope; the message names both places."""
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What a service provider asks the container to bind.
-
-    Attributes:
-        key: the name or type to bind.
-        target: the value ("instance"), the class to build, or the function to call ("provider").
-        kind: "instance", "transient" (a new one per request), "singleton" or "provider" (both built once).
-        origin: who binds it, for the message of a conflict.
+    `home`: the scope of the plugin whose service is being built, where what is bound nowhere else is looked for.
     """
 
-    key: Key
-    target: Any
-    kind: Literal["instance", "transient", "singleton", "provider"]
-    origin: str
+    layers: tuple[Layer, ...] = ()
+    links: tuple[Link, ...] = ()
+    home: Container | None = None
 
 
-class _Binding:
-    """A key's entry in one scope; `value` is what is shared, once there is something to share."""
+class _Making:
+    """Stands where a value is kept while an async provider is awaited."""
 
-    __slots__ = ("origin", "shared", "target", "value")
-
-    def __init__(self, target: Any, value: Any, shared: bool, origin: str) -> None:
-        self.target = target
-        self.value = value
-        self.shared = shared
-        self.origin = origin
+    def __init__(self) -> None:
+        self.is_over = Bell()
 
 
-@dataclass(frozen=True)
-class _Parameter:
-    """How one parameter is resolved: `keys` in this order, then `default`, then an instance of `builds`."""
-
-    name: str
-    keys: tuple[Key, ...]
-    default: Any
-    builds: type | None
-    keyword_only: bool
-
-
-#: The requests that led here, outermost first: the scope that builds, and the class or function it calls.
-_Chain = tuple[tuple["Container", Any], ...]
+_PLAIN_REQUEST = _Request()
 
 
 class Container:
     """Builds services and injects what their constructors name.
 
-    Safe to use from several threads: a shared service is built once, whoever asks first. `get(Container)`
-    and a parameter annotated `Container` give the scope that resolves.
+    Safe to use from several threads and event loops: what is kept is built once, whoever asks first.
+    `get(Container)` and a parameter annotated `Container` give the scope that resolves.
 
     Args:
         providers: service providers to bind, as `bind_provider` does.
@@ -130,14 +91,21 @@ class Container:
         BindingConflict: two of the providers bind one key.
     """
 
-    __slots__ = ("__weakref__", "_bindings", "_lock", "_parent")
+    __slots__ = ("__weakref__", "_asyncs", "_bindings", "_kept", "_kind", "_lock", "_overrides", "_parent", "_types")
 
     def __init__(self, providers: Iterable[ServiceProvider | type[ServiceProvider]] = ()) -> None:
-        self._bindings: dict[Key, _Binding] = {}
+        self._bindings: dict[Key, Binding] = {}
+        self._kept: dict[Any, Any] = {}
         self._parent: Container | None = None
+        self._kind: str | None = "application"
         self._lock = threading.RLock()
+        self._overrides = Overrides()
+        #: How many types, and how many async providers, are bound here.
+        self._types = self._asyncs = 0
         for provider in providers:
             self.bind_provider(provider)
+
+    # --- binding ---
 
     def bind_instance(self, key: Key, value: Any) -> Container:
         """Bind a name or a type to this very value; returns the container itself.
@@ -146,22 +114,23 @@ class Container:
             InvalidClassType: the key is neither a non-empty str nor a type.
             BindingConflict: the key is bound in this scope already.
         """
-        origin = _caller(f"bind_instance({_show(key)})")
+        origin = _caller(f"bind_instance({show_key(key)})")
         return self.bind_registrations([Registration(key, value, "instance", origin)])
 
-    def bind_class(self, key: Key, cls: type, scope: Literal["transient", "singleton"] = "transient") -> Container:
+    def bind_class(self, key: Key, cls: type, scope: Scope = "transient") -> Container:
         """Bind a name or a type to a class that the container builds; returns the container itself.
 
         Args:
             key: the name or type to bind.
             cls: the concrete class; its constructor is injected.
-            scope: "transient" builds a new one per request, "singleton" one for this scope and its children.
+            scope: how long an instance lives; "transient" builds a new one per request, "singleton" one for this
+                scope and its children. For the others see `saga_engine.services.bindings`.
 
         Raises:
             InvalidClassType: the key is neither name nor type, `cls` is no class, or the scope is unknown.
             BindingConflict: the key is bound in this scope already.
         """
-        origin = _caller(f"bind_class({_show(key)})")
+        origin = _caller(f"bind_class({show_key(key)})")
         return self.bind_registrations([class_registration(key, cls, scope, origin)])
 
     def bind_provider(self, provider: ServiceProvider | type[ServiceProvider]) -> Container:
@@ -174,11 +143,7 @@ class Container:
             InvalidClassType: this is no service provider.
             BindingConflict: a key is bound in this scope already.
         """
-        instance: Any = provider() if isinstance(provider, type) else provider
-        registrations = getattr(instance, "registrations", None)
-        if not callable(registrations):
-            raise InvalidClassType(f"{provider!r} is no service provider: derive its class from ServiceProvider")
-        return self.bind_registrations(registrations())
+        return self.bind_registrations(registrations_of(provider))
 
     def bind_registrations(self, registrations: Iterable[Registration]) -> Container:
         """Bind all of these or none; returns the container itself.
@@ -187,27 +152,158 @@ class Container:
             InvalidClassType: a key is neither a non-empty str nor a type.
             BindingConflict: a key is bound in this scope already, or twice in the list.
         """
+        self._bind(registrations, None)
+        return self
+
+    def bind_from(self, home: Container, registrations: Iterable[Registration]) -> Callable[[], None]:
+        """Bind all of these or none, for a plugin whose scope is `home`: what they want is looked for there, too.
+
+        Returns:
+            Its undo, which also forgets what was kept; called again it does nothing.
+
+        Raises:
+            InvalidClassType: a key is neither a non-empty str nor a type.
+            BindingConflict: a key is bound in this scope already, or twice in the list.
+        """
+        bound = self._bind(registrations, home)
+
+        def undo() -> None:
+            with self._lock:
+                while bound:
+                    self._unbind(*bound.popitem())
+
+        return undo
+
+    def _bind(self, registrations: Iterable[Registration], home: Container | None) -> dict[Key, Binding]:
         with self._lock:
-            fresh: dict[Key, _Binding] = {}
+            fresh: dict[Key, Binding] = {}
             for wanted in registrations:
-                _check_key(wanted.key, wanted.origin)
+                check_key(wanted.key, wanted.origin)
                 taken = fresh.get(wanted.key) or self._bindings.get(wanted.key)
-                if taken is not None:
+                if taken is not None and taken.is_default == wanted.is_default:
                     raise BindingConflict(
-                        f"{_show(wanted.key)} is bound twice: by {taken.origin} and by {wanted.origin}. "
+                        f"{show_key(wanted.key)} is bound twice: by {taken.origin} and by {wanted.origin}. "
                         "Rename one of them, or bind the one that must win in a child scope"
                     )
-                value = wanted.target if wanted.kind == "instance" else _ABSENT
-                fresh[wanted.key] = _Binding(wanted.target, value, wanted.kind != "transient", wanted.origin)
+                if taken is None or taken.is_default:
+                    fresh[wanted.key] = Binding.of(wanted, home, default=taken)
             self._bindings.update(fresh)
-        return self
+            self._count(fresh, 1)
+        return fresh
+
+    def _unbind(self, key: Key, binding: Binding) -> None:
+        if self._bindings.get(key) is not binding:
+            return
+        self._count({key: binding}, -1)
+        if binding.default is None:
+            del self._bindings[key]
+        else:
+            self._bindings[key] = binding.default
+        for scope in (self, binding.home, self._root()):
+            if scope is not None:
+                scope._kept.pop(binding.identity, None)
+
+    def _count(self, bindings: Mapping[Key, Binding], change: int) -> None:
+        self._types += change * sum(isinstance(key, type) for key in bindings)
+        self._asyncs += change * sum(binding.is_async for binding in bindings.values())
+
+    # --- scopes ---
 
     def child(self, /, **instances: Any) -> Container:
         """Make a scope inside this one, in which these names are bound and win over this one's."""
-        scope = Container()
+        return self._opened(None, instances)
+
+    def scope(self, kind: Literal["plugin", "execution"], /, **instances: Any) -> Container:
+        """Make a child scope that keeps what is bound with `scope=kind`, here or in a scope around it.
+
+        Raises:
+            InvalidClassType: there is no such kind of scope.
+        """
+        if kind not in ("plugin", "execution"):
+            raise InvalidClassType(f"Container.scope({kind!r}): open a 'plugin' or an 'execution'")
+        return self._opened(kind, instances)
+
+    def _opened(self, kind: str | None, instances: Mapping[str, Any]) -> Container:
+        scope = Container.__new__(Container)
+        scope._bindings = {name: Binding(value, "child()", is_instance=True) for name, value in instances.items()}
+        scope._kept = {}
         scope._parent = self
-        scope._bindings = {name: _Binding(None, value, True, "child()") for name, value in instances.items()}
+        scope._kind = kind
+        # Plugins and the application ask each other for what they keep: two locks could be taken crosswise.
+        scope._lock = self._root()._lock if kind == "plugin" else threading.RLock()
+        scope._overrides = self._overrides
+        scope._types = scope._asyncs = 0
         return scope
+
+    def _around(self) -> Iterator[Container]:
+        """Give this scope and those around it, from the inside."""
+        scope: Container | None = self
+        while scope is not None:
+            yield scope
+            scope = scope._parent
+
+    def _root(self) -> Container:
+        *_, root = self._around()
+        return root
+
+    @contextmanager
+    def override(self, services: Mapping[Key, Any] | None = None, /, **by_name: Any) -> Iterator[Container]:
+        """Give other values in the place of what is bound, until the end of the `with` block; for tests.
+
+            with engine.container.override(cache=FakeCache()): ...
+            with container.override({Cache: FakeCache()}): ...
+
+        It covers every request, from any thread, to this scope and to the scopes in it, whatever they bind
+        themselves, and whether or not they were there before. What such a scope keeps (all but "transient") is built
+        anew for the block, and forgotten at its end: nothing that was built with the real service is seen inside,
+        nothing that was built with the fake one afterwards. It does not cover what was built before and is held
+        elsewhere, the scopes around this one and what those keep, and requests under way when it begins or ends.
+        A parameter is still resolved by its annotation first, so a class that is bound needs an override by type.
+        Of nested blocks in one scope, the inner one wins; of blocks in several scopes, that of the nearest scope.
+
+        Args:
+            services: values by name or type.
+            by_name: values by name.
+
+        Raises:
+            InvalidClassType: a key is neither a non-empty str nor a type.
+        """
+        values: dict[Key, Any] = dict(services or {})
+        values.update(by_name)
+        for key in values:
+            check_key(key, "Container.override")
+        layer = Layer(self, values)
+        self._overrides.begin(layer)
+        try:
+            yield self
+        finally:
+            self._overrides.end(layer)
+
+    # --- asking ---
+
+    @property
+    def has_async(self) -> bool:
+        """Whether an async provider is bound here, or in a scope around this one."""
+        return any(scope._asyncs for scope in self._around())
+
+    @property
+    def may_replace_classes(self) -> bool:
+        """Whether a class, asked for here, could be anything but an instance that is built on the spot."""
+        scope: Container | None = self
+        while scope is not None:
+            if scope._types:
+                return True
+            scope = scope._parent
+        return bool(self._overrides.layers)
+
+    def is_bound(self, key: Key) -> bool:
+        """Tell whether the key is bound here, or in a scope around this one, and not only by default."""
+        binding = self._found(key)
+        return binding is not None and not binding.is_default
+
+    def is_bound_around(self, key: Key) -> bool:
+        """Tell whether the key is bound in a scope around this one, and not only by default."""
+        return self._parent is not None and self._parent.is_bound(key)
 
     @overload
     def get(self, key: type[T]) -> T: ...
@@ -221,29 +317,42 @@ class Container:
         Raises:
             DependencyBuildingFailure: nothing is bound to the name, the class is abstract, or something that
                 its constructor wants, directly or further down, cannot be resolved.
+            AsyncServiceWanted: it needs what an async provider gives, which `aget` has not awaited yet; a
+                DependencyBuildingFailure.
             InvalidClassType: the key is neither a name nor a type.
         """
-        if not isinstance(key, (str, type)):
-            raise InvalidClassType(f"Container.get wants a name or a class, not {key!r}")
-        value = self._bound(key, ())
-        if value is not _ABSENT:
-            return value
-        if isinstance(key, str):
-            raise DependencyBuildingFailure(f"nothing is bound to {key!r}. {_how_to_bind(key, None)}")
-        if not _is_concrete(key):
-            raise DependencyBuildingFailure(
-                f"{key.__name__} is abstract and nothing is bound to it. Bind its implementation: "
-                f"container.bind_class({key.__name__}, ...) or container.bind_instance({key.__name__}, ...)"
-            )
-        return self._build(key, ())
+        return self._get(key, self._request())
+
+    @overload
+    async def aget(self, key: type[T]) -> T: ...
+
+    @overload
+    async def aget(self, key: str) -> Any: ...
+
+    async def aget(self, key: Any) -> Any:
+        """Do what `get` does, and await the async providers whose results are needed and not there yet.
+
+        Whoever asks meanwhile, in any event loop, waits for the same result. If it fails or is cancelled, they ask
+        themselves. What is kept once is given to later requests from any event loop, and to `get`.
+
+        Raises:
+            DependencyBuildingFailure, InvalidClassType: as for `get`.
+        """
+        request = self._request()
+        found = self._lookup(_checked(key), request.layers)
+        if found is not None:
+            await self._prepare(*found, request, _asked(key))
+        elif isinstance(key, type) and is_concrete(key) and key is not Container:
+            await self._prepare_arguments(key, request, "")
+        return self._get(key, request)
 
     def get_inside(self, cls: type[T], instances: Callable[[], dict[str, Any]]) -> T:
         """Give what `child(**instances()).get(cls)` gives, and make the child scope only if that takes one.
 
         For what is built very often: a class that wants nothing, or only what is there already, needs no scope.
         """
-        plan = _plan_of_unbound(cls)  # type: ignore[arg-type]  # classes are hashable
-        if plan is None or self._found(cls) is not None:
+        plan = plan_of_unbound(cls)  # type: ignore[arg-type]  # classes are hashable
+        if plan is None or self._overrides.layers or cls is Container or self._found(cls) is not None:
             return self.child(**instances()).get(cls)
         if not plan:
             return cls()
@@ -251,7 +360,7 @@ class Container:
         arguments = self._arguments_at_hand(plan, own)
         return self.child(**own).get(cls) if arguments is None else cls(*arguments)
 
-    def _arguments_at_hand(self, plan: tuple[_Parameter, ...], own: Mapping[Any, Any]) -> list[Any] | None:
+    def _arguments_at_hand(self, plan: tuple[Parameter, ...], own: Mapping[Any, Any]) -> list[Any] | None:
         """Find the values of these parameters, with `own` bound in front; None if one has to be built."""
         arguments: list[Any] = []
         for parameter in plan:
@@ -264,12 +373,12 @@ class Container:
                 if binding is not None:
                     value = binding.value
                     break
-            if value is _ABSENT or parameter.keyword_only:
+            if value is ABSENT or parameter.keyword_only:
                 return None
             arguments.append(value)
         return arguments
 
-    def _found(self, key: Key) -> _Binding | None:
+    def _found(self, key: Key) -> Binding | None:
         scope: Container | None = self
         while scope is not None:
             binding = scope._bindings.get(key)
@@ -291,118 +400,274 @@ class Container:
         Raises:
             DependencyBuildingFailure: a parameter without a default cannot be resolved.
         """
-        plan = _plan_of_callable(function, skip)
-        chain = ((self, function),)
-        values = {parameter.name: self._argument(parameter, chain, _ABSENT) for parameter in plan}
-        return {name: value for name, value in values.items() if value is not _ABSENT}
+        plan = plan_of_callable(function, skip)
+        request = self._entered(function, self._request(), "")
+        values = {parameter.name: self._argument(parameter, request, ABSENT) for parameter in plan}
+        return {name: value for name, value in values.items() if value is not ABSENT}
 
-    def _bound(self, key: Key, chain: _Chain) -> Any:
-        """Give what the nearest scope binds to the key, or `_ABSENT`."""
-        scope: Container | None = self
-        while scope is not None:
-            binding = scope._bindings.get(key)
-            if binding is not None:
-                if binding.value is not _ABSENT:
-                    return binding.value
-                if binding.shared:
-                    return scope._share(binding, chain)
-                return self._build(binding.target, chain)
-            scope = scope._parent
-        return _ABSENT
+    async def aarguments_for(self, function: Callable[..., Any], skip: int = 1) -> dict[str, Any]:
+        """Do what `arguments_for` does, and await the async providers whose results are needed; see `aget`."""
+        request = self._entered(function, self._request(), "")
+        for parameter in plan_of_callable(function, skip):
+            await self._prepare_argument(parameter, request)
+        return self.arguments_for(function, skip)
 
-    def _share(self, binding: _Binding, chain: _Chain) -> Any:
-        """Build, once, what the whole scope shares."""
-        with self._lock:
-            if binding.value is _ABSENT:
-                target = binding.target
-                make = self._build if isinstance(target, type) else self._call
-                binding.value = make(target, chain)
-            return binding.value
+    # --- resolving ---
 
-    def _build(self, cls: type, chain: _Chain) -> Any:
-        if cls is Container:
-            return self
-        return self._fill(cls, _plan_of(cls, 0), chain)
+    def _request(self) -> _Request:
+        layers = self._overrides.layers
+        return _Request(layers) if layers else _PLAIN_REQUEST
 
-    def _call(self, function: Callable[..., Any], chain: _Chain) -> Any:
-        return self._fill(function, _plan_of_callable(function, 0), chain)
-
-    def _fill(self, target: Callable[..., Any], plan: tuple[_Parameter, ...], chain: _Chain) -> Any:
-        """Call the class or function with all of its parameters resolved."""
-        link = (self, target)
-        if link in chain:
+    def _get(self, key: Any, request: _Request) -> Any:
+        found = self._lookup(_checked(key), request.layers)
+        if found is not None:
+            return self._value(*found, request, _asked(key))
+        if isinstance(key, str):
+            raise DependencyBuildingFailure(f"nothing is bound to {key!r}. {_how_to_bind(key, None)}")
+        if not is_concrete(key):
             raise DependencyBuildingFailure(
-                f"a cycle of requests: {_path([*chain, link])}. Break it: let one of them take the Container "
-                "and ask for the other when it is needed"
+                f"{key.__name__} is abstract and nothing is bound to it. Bind its implementation: "
+                f"container.bind_class({key.__name__}, ...) or container.bind_instance({key.__name__}, ...)"
             )
-        chain = (*chain, link)
+        return self._make(key, request, "")
+
+    def _lookup(self, key: Key, layers: tuple[Layer, ...]) -> tuple[Container, Binding] | None:
+        """Find what a key means in this scope: the nearest override, else the nearest binding; and whose it is."""
+        for scope in self._around() if layers else ():
+            for layer in reversed(layers):
+                if layer.scope is scope and key in layer.values:
+                    return scope, layer.values[key]
+        nearest: Container | None = self
+        while nearest is not None:
+            binding = nearest._bindings.get(key)
+            if binding is not None:
+                return nearest, binding
+            nearest = nearest._parent
+        return None
+
+    def _value(self, owner: Container, binding: Binding, request: _Request, asked: str) -> Any:
+        """Give the value of a binding of this scope, or of a scope around it."""
+        if binding.value is not ABSENT and (binding.is_instance or not request.layers):
+            return binding.value
+        if binding.scope == "transient":
+            return self._make(binding.target, request, asked, binding.home)
+        return self._keeper(owner, binding, request, asked)._keep(binding, request, asked)
+
+    def _keeper(self, owner: Container, binding: Binding, request: _Request, asked: str) -> Container:
+        """Find the scope that keeps what a binding of `owner` gives to this scope."""
+        home: Container | None = binding.home
+        if binding.scope == "singleton" and home is None:
+            return owner
+        if binding.scope == "application":
+            return home or self._root()
+        kind = "execution" if binding.scope == "singleton" else binding.scope
+        for scope in self._around():
+            if scope._kind == kind:
+                return scope
+        if home is not None and binding.scope != "execution":
+            return home
+        end = f"{asked}: {name_of(binding.target)}, one for each {binding.scope}"
+        raise DependencyBuildingFailure(
+            f"{name_of(binding.target)} is asked for outside of any {binding.scope}, and {binding.origin} binds it "
+            f"with scope={binding.scope!r}. What lives longer cannot want it: give that the same scope"
+            f"{drawing_of(request.links, end)}"
+        )
+
+    def _keep(self, binding: Binding, request: _Request, asked: str) -> Any:
+        """Give what this scope keeps for a binding; build it the first time."""
+        with self._lock:
+            shelf = self._shelf(request.layers)
+            value = shelf.get(binding.identity, ABSENT)
+            if isinstance(value, _Making) or (value is ABSENT and binding.is_async):
+                raise _unawaited(binding, request, asked)
+            if value is ABSENT:
+                value = shelf[binding.identity] = self._make(binding.target, request, asked, binding.home)
+                self._note_kept(binding, shelf, value)
+            return value
+
+    def _note_kept(self, binding: Binding, shelf: Mapping[Any, Any], value: Any) -> None:
+        """Shorten the way to a value that is the same for every request."""
+        is_one = binding.scope == "application" or (binding.scope == "singleton" and binding.home is None)
+        if is_one and shelf is self._kept:
+            binding.value = value
+
+    def _shelf(self, layers: tuple[Layer, ...]) -> dict[Any, Any]:
+        """Give where this scope keeps what it builds: for the innermost override that covers it, or for good."""
+        if layers:
+            around = list(self._around())
+            for layer in reversed(layers):
+                if layer.scope in around:
+                    return layer.kept.setdefault(self, {})
+        return self._kept
+
+    def _make(self, target: Callable[..., Any], request: _Request, asked: str, home: Container | None = None) -> Any:
+        """Call a class or function with all of its parameters resolved."""
+        if target is Container:
+            return self
+        positional, keywords = self._arguments(target, self._entered(target, request, asked, home))
+        return target(*positional, **keywords)
+
+    def _entered(
+        self, target: Callable[..., Any], request: _Request, asked: str, home: Container | None = None
+    ) -> _Request:
+        """Add a link to the chain of requests.
+
+        Raises:
+            DependencyBuildingFailure: it is there already.
+        """
+        link = Link(self, target, asked)
+        if any(before.scope is self and before.target == target for before in request.links):
+            path = " -> ".join(name_of(each.target) for each in (*request.links, link))
+            raise DependencyBuildingFailure(
+                f"a cycle of requests: {path}. Break it: let one of them take the Container and ask for the other "
+                f"when it is needed{drawing_of(request.links, f'{asked}: {name_of(target)}, which is above')}"
+            )
+        return _Request(request.layers, (*request.links, link), home)
+
+    def _arguments(self, target: Callable[..., Any], request: _Request) -> tuple[list[Any], dict[str, Any]]:
         positional: list[Any] = []
         keywords: dict[str, Any] = {}
-        for parameter in plan:
-            value = self._argument(parameter, chain, parameter.default)
+        for parameter in plan_of_callable(target, 0):
+            value = self._argument(parameter, request, parameter.default)
             if parameter.keyword_only:
                 keywords[parameter.name] = value
             else:
                 positional.append(value)
-        return target(*positional, **keywords)
+        return positional, keywords
 
-    def _argument(self, parameter: _Parameter, chain: _Chain, instead: Any) -> Any:
+    def _argument(self, parameter: Parameter, request: _Request, instead: Any) -> Any:
         """Resolve one parameter; `instead` is the answer if nothing is bound and it has a default."""
         for key in parameter.keys:
-            value = self._bound(key, chain)
-            if value is not _ABSENT:
-                return value
-        if parameter.default is not _ABSENT:
+            for scope in self._looked_in(request):
+                found = scope._lookup(key, request.layers)
+                if found is not None:
+                    return scope._value(*found, request, parameter.name)
+        if parameter.default is not ABSENT:
             return instead
         if parameter.builds is not None:
-            return self._build(parameter.builds, chain)
-        raise _unresolved(parameter, chain)
+            return self._make(parameter.builds, request, parameter.name, request.home)
+        raise _unresolved(parameter, request.links)
+
+    def _looked_in(self, request: _Request) -> tuple[Container, ...]:
+        return (self,) if request.home is None else (self, request.home)
+
+    # --- awaiting ---
+
+    def adopt_awaited(self, other: Container) -> None:
+        """Take over what async providers gave another scope in which the same is bound."""
+        for key, binding in self._bindings.items():
+            before = other._bindings.get(key)
+            if binding.is_async and before is not None and before.is_async:
+                value = other._kept.get(before.identity, ABSENT)
+                if value is not ABSENT:
+                    self._kept[binding.identity] = value
+        for identity, value in other._kept.items():
+            if isinstance(identity, Binding) and identity.is_async:
+                self._kept.setdefault(identity, value)
+
+    async def _prepare(self, owner: Container, binding: Binding, request: _Request, asked: str) -> None:
+        """Await what a binding needs of async providers, so that its value can be had without waiting."""
+        if binding.value is not ABSENT and (binding.is_instance or not request.layers):
+            return
+        if binding.scope == "transient":
+            await self._prepare_arguments(binding.target, request, asked, binding.home)
+            return
+        keeper = self._keeper(owner, binding, request, asked)
+        found = keeper._shelf(request.layers).get(binding.identity, ABSENT)
+        if found is ABSENT or isinstance(found, _Making):
+            await keeper._prepare_arguments(binding.target, request, asked, binding.home)
+            if binding.is_async:
+                await keeper._await_kept(binding, request, asked)
+
+    async def _prepare_arguments(
+        self, target: Callable[..., Any], request: _Request, asked: str, home: Container | None = None
+    ) -> None:
+        if target is Container:
+            return
+        inner = self._entered(target, request, asked, home)
+        for parameter in plan_of_callable(target, 0):
+            await self._prepare_argument(parameter, inner)
+
+    async def _prepare_argument(self, parameter: Parameter, request: _Request) -> None:
+        for key in parameter.keys:
+            for scope in self._looked_in(request):
+                found = scope._lookup(key, request.layers)
+                if found is not None:
+                    await scope._prepare(*found, request, parameter.name)
+                    return
+        if parameter.default is ABSENT and parameter.builds is not None:
+            await self._prepare_arguments(parameter.builds, request, parameter.name, request.home)
+
+    async def _await_kept(self, binding: Binding, request: _Request, asked: str) -> None:
+        """Await an async provider for this scope, or whoever does that already."""
+        while True:
+            with self._lock:
+                shelf = self._shelf(request.layers)
+                found = shelf.get(binding.identity, ABSENT)
+                if found is ABSENT:
+                    shelf[binding.identity] = _Making()
+            if found is ABSENT:
+                await self._await_provider(binding, shelf, request, asked)
+                return
+            if not isinstance(found, _Making):
+                return
+            await found.is_over.wait()
+
+    async def _await_provider(self, binding: Binding, shelf: dict[Any, Any], request: _Request, asked: str) -> None:
+        """Put what the provider gives where a `_Making` holds its place; whatever comes of it, wake who waits."""
+        making = shelf[binding.identity]
+        try:
+            entered = self._entered(binding.target, request, asked, binding.home)
+            positional, keywords = self._arguments(binding.target, entered)
+            value = await binding.target(*positional, **keywords)
+        except BaseException:
+            with self._lock:
+                del shelf[binding.identity]
+            raise
+        else:
+            with self._lock:
+                shelf[binding.identity] = value
+                self._note_kept(binding, shelf, value)
+        finally:
+            making.is_over.ring()
 
 
 def wants_nothing(cls: type) -> bool:
     """Tell whether a container to which this class is not bound builds it by calling it without arguments."""
-    return _plan_of_unbound(cls) == ()
+    return plan_of_unbound(cls) == () and cls is not Container
 
 
-def class_registration(key: Key, cls: type, scope: str, origin: str) -> Registration:
-    """Check what `bind_class` was given and make it a registration.
+def registrations_of(provider: Any) -> list[Registration]:
+    """List what a service provider, or a class of such, asks to bind.
 
     Raises:
-        InvalidClassType: `cls` is not a class that can be built, or the scope is unknown.
+        InvalidClassType: this is no service provider.
     """
-    given: Any = cls
-    if not isinstance(given, type):
-        raise InvalidClassType(f"{origin}: {cls!r} is not a class. For a value use bind_instance")
-    if not _is_concrete(cls):
-        raise InvalidClassType(f"{origin}: {cls.__name__} is abstract. Bind a class that implements it")
-    if scope == "transient":
-        return Registration(key, cls, "transient", origin)
-    if scope == "singleton":
-        return Registration(key, cls, "singleton", origin)
-    raise InvalidClassType(f"{origin}: scope {scope!r} is unknown. Use 'transient' or 'singleton'")
+    instance: Any = provider() if isinstance(provider, type) else provider
+    registrations = getattr(instance, "registrations", None)
+    if not callable(registrations):
+        raise InvalidClassType(f"{provider!r} is no service provider: derive its class from ServiceProvider")
+    listed: list[Registration] = list(registrations())
+    if not isinstance(provider, type):
+        return listed
+    return [_identified(each, provider) for each in listed]
 
 
-def _check_key(key: Any, origin: str) -> None:
-    if not (isinstance(key, type) or (isinstance(key, str) and key.strip())):
-        raise InvalidClassType(f"{origin}: the key {key!r} is neither a name nor a type")
+def _identified(registration: Registration, provider: type) -> Registration:
+    """Let each instance of a provider's class stand for the same thing where one is kept for an application."""
+    if registration.scope != "application":
+        return registration
+    return replace(registration, identity=(provider, registration.key))
 
 
-def _is_concrete(cls: type) -> bool:
-    return not inspect.isabstract(cls) and not getattr(cls, "_is_protocol", False)
+def _asked(key: Key) -> str:
+    return key if isinstance(key, str) else key.__name__
 
 
-def _is_buildable(cls: type) -> bool:
-    """Tell whether an unbound annotation may be built: never a type of Python's own.
-
-    `Path()` or `Decimal()` can be built, but an empty value in place of a forgotten binding is worse than an
-    error.
-    """
-    return _is_concrete(cls) and not _is_pythons_own(cls)
-
-
-def _is_pythons_own(cls: type) -> bool:
-    package = cls.__module__.partition(".")[0]
-    return package == "builtins" or package in sys.stdlib_module_names
+def _checked(key: Any) -> Any:
+    if not isinstance(key, (str, type)):
+        raise InvalidClassType(f"Container.get wants a name or a class, not {key!r}")
+    return key
 
 
 def _caller(what: str) -> str:
@@ -411,125 +676,31 @@ def _caller(what: str) -> str:
     return f"{what} at {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _plan_of_callable(function: Callable[..., Any], skip: int) -> tuple[_Parameter, ...]:
-    """Plan a call of any callable; bound methods share the plan of their function, which can be cached."""
-    if isinstance(function, types.MethodType):
-        return _plan_of(function.__func__, skip + 1)
-    if isinstance(function, type) or hasattr(function, "__code__"):
-        return _plan_of(function, skip)
-    own_call = getattr(type(function), "__call__", None)  # noqa: B004  # wants the function, not only a yes or no
-    if isinstance(own_call, types.FunctionType):
-        return _plan_of(own_call, skip + 1)
-    return _plan_of(function, skip)
-
-
-@lru_cache(maxsize=_PLANS_MAX)
-def _plan_of(target: Callable[..., Any], skip: int) -> tuple[_Parameter, ...]:
-    """Inspect a class or function once: how each parameter after the first `skip` is resolved."""
-    try:
-        parameters = list(_signature(target).parameters.values())[skip:]
-    except (TypeError, ValueError) as error:
-        raise DependencyBuildingFailure(
-            f"the parameters of {_name(target)} cannot be read ({error}). Build it yourself and bind it with "
-            "bind_instance, or let a provider's provide_<name> method build it"
-        ) from error
-    namespace = _namespace_of(target)
-    return tuple(_planned(parameter, namespace) for parameter in parameters if parameter.kind not in _UNNAMED)
-
-
-@lru_cache(maxsize=_PLANS_MAX)
-def _plan_of_unbound(cls: type) -> tuple[_Parameter, ...] | None:
-    """Plan a class that is bound nowhere; None if `get` has something to say about that."""
-    try:
-        return _plan_of(cls, 0) if cls is not Container and _is_concrete(cls) else None
-    except DependencyBuildingFailure:
-        return None
-
-
-def _signature(target: Callable[..., Any]) -> inspect.Signature:
-    if sys.version_info >= (3, 14):
-        # Annotations are evaluated late there; one that names an undefined class must not fail the others.
-        from annotationlib import Format
-
-        return inspect.signature(target, annotation_format=Format.FORWARDREF)
-    return inspect.signature(target)
-
-
-def _planned(parameter: inspect.Parameter, namespace: Mapping[str, Any]) -> _Parameter:
-    empty = inspect.Parameter.empty
-    classes = () if parameter.annotation is empty else _classes_of(parameter.annotation, namespace)
-    return _Parameter(
-        name=parameter.name,
-        keys=(*classes, parameter.name),
-        default=_ABSENT if parameter.default is empty else parameter.default,
-        builds=classes[0] if len(classes) == 1 and _is_buildable(classes[0]) else None,
-        keyword_only=parameter.kind is inspect.Parameter.KEYWORD_ONLY,
+def _unawaited(binding: Binding, request: _Request, asked: str) -> AsyncServiceWanted:
+    provider = name_of(binding.target)
+    return AsyncServiceWanted(
+        f"{asked} comes from the async provider {provider}, whose result is not there yet: ask for it, or for what "
+        f"wants it, with `await container.aget(...)`{drawing_of(request.links, f'{asked}: async {provider}')}"
     )
 
 
-def _classes_of(annotation: Any, namespace: Mapping[str, Any]) -> tuple[type, ...]:
-    """List the classes that an annotation names: one, several for a union, none if it cannot be told."""
-    if isinstance(annotation, ForwardRef):
-        annotation = annotation.__forward_arg__
-    if isinstance(annotation, str):
-        annotation = _evaluated(annotation, namespace)
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _classes_of(get_args(annotation)[0], namespace)
-    if origin is Union or origin is types.UnionType:
-        return tuple(cls for argument in get_args(annotation) for cls in _classes_of(argument, namespace))
-    cls = annotation if origin is None else origin
-    return (cls,) if isinstance(cls, type) and cls not in _NAMING_NOTHING else ()
-
-
-def _evaluated(text: str, namespace: Mapping[str, Any]) -> Any:
-    try:
-        return eval(text, dict(namespace))  # code of the module that wrote the annotation, never input
-    except Exception:  # whatever it raises, the parameter is still resolved by its name
-        return None
-
-
-def _namespace_of(target: Any) -> Mapping[str, Any]:
-    """Find the global names that the annotations of a class's constructor, or of a function, refer to."""
-    constructor: Any = getattr(target, "__init__", None)
-    function = inspect.unwrap(constructor if isinstance(target, type) else target)
-    module = sys.modules.get(getattr(target, "__module__", None) or "")
-    found: Mapping[str, Any] = getattr(function, "__globals__", None) or getattr(module, "__dict__", {})
-    return found
-
-
-def _unresolved(parameter: _Parameter, chain: _Chain) -> DependencyBuildingFailure:
+def _unresolved(parameter: Parameter, links: tuple[Link, ...]) -> DependencyBuildingFailure:
     wanted = next((key for key in parameter.keys if isinstance(key, type)), None)
     argument = f"{parameter.name}: {wanted.__name__}" if wanted else parameter.name
-    (first_scope, first), (last_scope, last) = chain[0], chain[-1]
+    first, last = links[0], links[-1]
     message = (
-        f"{_name(first)} cannot be built: {_name(last)} wants the argument '{argument}' and nothing is bound to it "
-        f"(requests: {_path(chain)} -> {parameter.name!r}). {_how_to_bind(parameter.name, wanted)}"
+        f"{name_of(first.target)} cannot be built: {name_of(last.target)} wants the argument '{argument}' and nothing "
+        f"is bound to it. {_how_to_bind(parameter.name, wanted)}"
     )
-    if last_scope is not first_scope:
-        message += f". What is bound in a child scope only is not seen: {_name(last)} is built for its parent"
-    return DependencyBuildingFailure(message)
+    if last.scope is not first.scope:
+        message += f". What is bound in a child scope only is not seen: {name_of(last.target)} is built for its parent"
+    return DependencyBuildingFailure(f"{message}{drawing_of(links, f'{argument}, to which nothing is bound')}")
 
 
 def _how_to_bind(name: str, wanted: type | None) -> str:
     ways = [f"container.bind_instance({name!r}, ...)"]
-    if wanted is not None and not _is_pythons_own(wanted):
+    if wanted is not None and not is_pythons_own(wanted):
         ways.append(f"container.bind_class({wanted.__name__}, ...)")
     if name not in CORE_SERVICE_NAMES:
         ways.append(f"a configuration variable {name.upper()}")
     return f"Bind it with {', '.join(ways)} or a provider's provide_{name} method; an argument may also have a default"
-
-
-def _path(chain: Iterable[tuple[Container, Any]]) -> str:
-    return " -> ".join(_name(target) for _, target in chain)
-
-
-def _name(target: Any) -> str:
-    """Name a class or function as its author calls it."""
-    if isinstance(target, types.MethodType):
-        return f"{type(target.__self__).__name__}.{target.__name__}"
-    return str(getattr(target, "__name__", None) or repr(target))
-
-
-def _show(key: Any) -> str:
-    return key.__name__ if isinstance(key, type) else repr(key)

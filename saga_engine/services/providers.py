@@ -6,17 +6,12 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from saga_engine.services.container import (
-    CORE_SERVICE_NAMES,
-    BindingConflict,
-    Container,
-    InvalidClassType,
-    Key,
-    Registration,
-    class_registration,
-)
+from saga_engine.services.bindings import Registration, Scope, class_registration, scope_of
+from saga_engine.services.container import CORE_SERVICE_NAMES, Container
+from saga_engine.services.failures import BindingConflict, InvalidClassType
+from saga_engine.services.plans import Key
 from transactions.errors import SagaError
 
 __all__ = ["BaseServiceProvider", "ServiceProvider", "WarningLogger", "bind_config"]
@@ -33,7 +28,9 @@ class ServiceProvider:
     """A provider written as a class: `provide_<name>` methods, and bindings made in `register()`.
 
     A method `provide_cache(self, config, logger)` is injected like a constructor, called when `cache` is
-    first wanted, and its result is shared by the container that it is bound to and that one's children.
+    first wanted, and its result is shared by the container that it is bound to and that one's children, unless
+    `scoped` says how long it lives. If it is async, what wants its result is asked for with
+    `await container.aget(...)`; the engine does that for steps.
     """
 
     def register(self) -> None:
@@ -43,15 +40,14 @@ class ServiceProvider:
         """Bind a name or a type to this very value; returns the provider itself."""
         return self._add(Registration(key, value, "instance", self._origin()))
 
-    def bind_class(
-        self: TProvider, key: Key, cls: type, scope: Literal["transient", "singleton"] = "transient"
-    ) -> TProvider:
+    def bind_class(self: TProvider, key: Key, cls: type, scope: Scope = "transient") -> TProvider:
         """Bind a name or a type to a class that the container builds; returns the provider itself.
 
         Args:
             key: the name or type to bind.
             cls: the concrete class; its constructor is injected.
-            scope: "transient" builds a new one for each request, "singleton" one for each container.
+            scope: how long an instance lives; "transient" builds a new one for each request, "singleton" one for
+                each container. For the others see `saga_engine.services.bindings`.
 
         Raises:
             InvalidClassType: `cls` is not a class that can be built, or the scope is unknown.
@@ -62,7 +58,7 @@ class ServiceProvider:
         """List what was bound on this object, what `register()` binds, and the `provide_<name>` methods.
 
         Raises:
-            InvalidClassType: a `provide_<name>` method is async; what it gives could not be shared.
+            InvalidClassType: a `provide_<name>` method is an async generator, or async and transient.
         """
         collected = list(self.__dict__.get("_own", ()))
         token = _registering.set((self, collected))
@@ -89,9 +85,12 @@ class ServiceProvider:
     def _provided(self, method: str) -> Registration:
         function = getattr(self, method)
         origin = f"{type(self).__name__}.{method}"
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidClassType(f"{origin} is async: make it a plain method that gives an async client or factory")
-        return Registration(method[len(_PREFIX) :], function, "provider", origin)
+        scope, is_async = scope_of(function), inspect.iscoroutinefunction(function)
+        if inspect.isasyncgenfunction(function):
+            raise InvalidClassType(f"{origin} is an async generator: return one value, and close it where it is used")
+        if is_async and scope == "transient":
+            raise InvalidClassType(f"{origin} is async and transient: make it a plain method that gives a factory")
+        return Registration(method[len(_PREFIX) :], function, "provider", origin, scope, is_async)
 
 
 #: The same class, under the name that connectors written for Connect's fulfillment framework derive from.
@@ -120,7 +119,8 @@ def bind_config(container: Container, config: Mapping[str, Any], logger: Warning
     """Bind `config`, and each of its variables under its name in lower case and without outer blanks.
 
     Values are bound as they are, whatever their type. A variable whose key is blank or no str is skipped. One
-    that is named like a core service (`CORE_SERVICE_NAMES`) can be read from `config` only, and is warned of.
+    that is named like a core service (`CORE_SERVICE_NAMES`) can be read from `config` only, and is warned of. One
+    that is named like a service in a scope around the container is not bound either: services win over variables.
 
     Args:
         container: the scope to bind in. Services bound in a child of it win over variables of the same name.
@@ -141,6 +141,7 @@ def bind_config(container: Container, config: Mapping[str, Any], logger: Warning
     variables = [
         Registration(name, config[variable], "instance", f"configuration variable {variable!r}")
         for name, variable in _variables_by_name(config, logger).items()
+        if not container.is_bound_around(name)
     ]
     config_itself = Registration("config", config, "instance", "bind_config")
     return container.bind_registrations([config_itself, *variables])

@@ -517,8 +517,22 @@ def test_a_driver_of_one_s_own_is_given_the_configuration_and_the_logger():
 
 
 def test_an_unknown_driver_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(CacheError, match="'redis'; known drivers are memory, own, sqlite"):
-        provide_cache({"CACHE_DRIVER": "redis"}, LOGGER, {"own": provide_sqlite_cache_adapter})
+    with pytest.raises(CacheError, match="'memcached'; known drivers are memory, none, own, redis, sqlite"):
+        provide_cache({"CACHE_DRIVER": "memcached"}, LOGGER, {"own": provide_sqlite_cache_adapter})
+
+
+def test_the_driver_none_keeps_nothing_and_refuses_what_the_others_refuse():
+    cache = provide_cache({"CACHE_DRIVER": "none"}, LOGGER)
+
+    assert cache.put("key", {"a": 1}) == {"a": 1}
+    assert cache.get("key", lambda: "made") == "made"
+    assert not cache.has("key")
+    cache.delete("key")
+    cache.flush()
+    with pytest.raises(NotJSON):
+        cache.put("key", object())
+    with pytest.raises(CacheError):
+        cache.delete("")
 
 
 @pytest.mark.parametrize("driver", ["memory", "sqlite"])
