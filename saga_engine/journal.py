@@ -48,6 +48,8 @@ __all__ = [
     "Header",
     "InboxMessage",
     "InboxPending",
+    "Invalidation",
+    "InvalidationJournal",
     "Journal",
     "LateEffectFound",
     "Loaded",
@@ -253,7 +255,10 @@ class Entry(
 
 
 class SagaStarted(Entry, frozen=True, kw_only=True):
-    """The execution came to be. `saga` is the name, `saga_path` is `module:QualifiedName`."""
+    """The execution came to be. `saga` is the name, `saga_path` is `module:QualifiedName`.
+
+    `plugin` is the id of the plugin that gave the saga, and `plugin_version` its version then; "": no plugin did.
+    """
 
     saga: str
     saga_path: str
@@ -263,6 +268,8 @@ class SagaStarted(Entry, frozen=True, kw_only=True):
     plan: Plan
     policy: Policy
     request: Raw
+    plugin: str = ""
+    plugin_version: str = ""
 
 
 class RequestDelivered(Entry, frozen=True, kw_only=True):
@@ -847,6 +854,36 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Give back every resource; later calls raise `JournalError`."""
+
+
+class Invalidation(Struct, frozen=True):
+    """Somebody dropped from a cache what is out of date; its id is one more than that of the one before.
+
+    Attributes:
+        writer: who did.
+        cache: the cached function, as `module.QualifiedName`.
+        keys: the arguments of the call that is out of date, as a JSON array; None: everything that it cached.
+    """
+
+    id: int
+    writer: str
+    cache: str
+    keys: str | None
+
+
+class InvalidationJournal(Protocol):
+    """What a journal can do besides, through which processes keep their caches of functions in step.
+
+    A journal that no other process can open has nothing to tell: it keeps none and gives none.
+    """
+
+    url: str
+
+    def put_invalidation(self, writer: str, cache: str, keys: str | None) -> None:
+        """Keep an invalidation durably, and the newest 1 000 of all."""
+
+    def invalidations(self, *, after: int) -> list[Invalidation]:
+        """List, oldest first, those with a higher id; a first id beyond `after + 1` tells that some are gone."""
 
 
 def as_builtins(entry: Entry) -> dict[str, Any]:

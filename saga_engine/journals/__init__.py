@@ -9,7 +9,7 @@ from saga_engine.journal import Journal
 from saga_engine.journals.memory import MemoryJournal
 from saga_engine.journals.sqlite import SqliteJournal
 
-__all__ = ["open_journal"]
+__all__ = ["has_driver", "open_journal"]
 
 
 def _open_memory(url: str, lease_s: float, heartbeat_s: float) -> Journal:
@@ -26,6 +26,11 @@ _DRIVERS: dict[str, Callable[[str, float, float], Journal]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
 }
+
+
+def has_driver(url: str) -> bool:
+    """Tell whether `open_journal` knows the scheme of the URL."""
+    return "://" in url and url.partition("://")[0] in _DRIVERS
 
 
 def open_journal(url: str, *, lease_s: float = 30.0, heartbeat_s: float = 10.0) -> Journal:
@@ -50,9 +55,8 @@ def open_journal(url: str, *, lease_s: float = 30.0, heartbeat_s: float = 10.0) 
             f"lease_s={lease_s:g} must be more than twice heartbeat_s={heartbeat_s:g}, "
             f"or one late heartbeat loses every lease"
         )
-    driver = _DRIVERS.get(url.partition("://")[0]) if "://" in url else None
-    if driver is None:
+    if not has_driver(url):
         raise BadJournalURL(
             f"{url!r} names no journal: write memory://, sqlite:///relative/path.db or sqlite:////absolute/path.db"
         )
-    return driver(url, lease_s, heartbeat_s)
+    return _DRIVERS[url.partition("://")[0]](url, lease_s, heartbeat_s)

@@ -19,6 +19,7 @@ from saga_engine.journal import (
     Entry,
     ExclusiveHeld,
     Header,
+    Invalidation,
     Loaded,
     Opening,
     SagaStatus,
@@ -159,6 +160,15 @@ class MemoryJournal:
                 self._index.take_out(execution)
                 execution.drive = None
                 self._index.put(execution)
+
+    def put_invalidation(self, writer: str, cache: str, keys: str | None) -> None:
+        """Keep nothing: whoever could ask is this process, which knows; see `InvalidationJournal`."""
+        self._refuse_if_unusable()
+
+    def invalidations(self, *, after: int) -> list[Invalidation]:
+        """Give none; see `InvalidationJournal.invalidations`."""
+        self._refuse_if_unusable()
+        return []
 
     def close(self) -> None:
         """Answer what was submitted, and forget everything; see `Journal.close`."""

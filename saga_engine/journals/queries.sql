@@ -236,3 +236,13 @@ WHERE beat_s <> excluded.beat_s
 -- observed --
 SELECT seen_s FROM observations
 WHERE process = :process AND observer_boot_id = :observer_boot_id AND beat_s = :beat_s
+
+-- put_invalidation --
+INSERT INTO cache_invalidations (writer, cache, keys) VALUES (:writer, :cache, :keys)
+
+-- trim_invalidations --
+-- Numbers have no gaps, so this leaves the newest ones. Whoever has not seen the others by now finds a gap.
+DELETE FROM cache_invalidations WHERE id <= :last - :kept_max
+
+-- invalidations --
+SELECT id, writer, cache, keys FROM cache_invalidations WHERE id > :after ORDER BY id

@@ -14,6 +14,7 @@ from saga_engine.journal import (
     Commit,
     Entry,
     Header,
+    Invalidation,
     Loaded,
     SagaStatus,
     encode_entries,
@@ -32,6 +33,9 @@ _logger = logging.getLogger("saga_engine.journal")
 
 #: No eid is larger than this: SQLite's largest integer.
 _EID_MAX = 2**63 - 1
+
+#: How many invalidations of caches are kept: a process that misses more of them drops all that it cached.
+_INVALIDATIONS_MAX = 1_000
 
 
 class SqliteJournal:
@@ -206,6 +210,22 @@ class SqliteJournal:
             session.close(lambda to: leave(to, session.process.id))
         except JournalError as error:
             _logger.warning("the journal could not say that it was closed: %s", error)
+
+    def put_invalidation(self, writer: str, cache: str, keys: str | None) -> None:
+        """Tell the other processes what is out of date; see `InvalidationJournal.put_invalidation`."""
+        parameters = {"writer": writer, "cache": cache, "keys": keys}
+
+        def task(to: Transaction) -> None:
+            last = to.execute(queries["put_invalidation"], parameters).lastrowid
+            to.execute(queries["trim_invalidations"], {"last": last, "kept_max": _INVALIDATIONS_MAX})
+
+        self._running().commits.run(task)
+
+    def invalidations(self, *, after: int) -> list[Invalidation]:
+        """List what other processes told; see `InvalidationJournal.invalidations`."""
+        parameters = {"after": after}
+        rows = self._running().read(lambda to: to.execute(queries["invalidations"], parameters).fetchall())
+        return [Invalidation(*row) for row in rows]
 
     # --- the process's part ---
 
