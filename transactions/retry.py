@@ -229,7 +229,7 @@ def _decorated(method: Any, declared: dict[str, Any]) -> Callable[..., Any]:
 
         @functools.wraps(method)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
-            retrying = AsyncRetrying(**_arguments(method, args, declared, _awaiting))
+            retrying = AsyncRetrying(**{"sleep": _sleep, **_arguments(method, args, declared, _awaiting)})
             return await retrying(method, *args, **kwargs)
 
         return call_async
@@ -239,6 +239,13 @@ def _decorated(method: Any, declared: dict[str, Any]) -> Callable[..., Any]:
         return Retrying(**_arguments(method, args, declared, _finishing))(method, *args, **kwargs)
 
     return call
+
+
+async def _sleep(seconds: float) -> None:
+    """Wait on whatever event loop runs; tenacity's own default knows trio in its later releases only."""
+    import anyio  # slow to import, and needed when something has failed only
+
+    await anyio.sleep(seconds)
 
 
 def _check(method: Any, declared: dict[str, Any]) -> None:
