@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from saga_engine.command import EPILOG
+from saga_engine.command import CONFIG_FILE, EPILOG
 from saga_engine.commands import (
     cancel,
     connect,
@@ -49,12 +49,22 @@ class _InSections(click.Group):
 
 @click.group(cls=_InSections, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="saga-engine", prog_name="saga")
-def main() -> None:
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    envvar="SAGA_CONFIG",
+    show_envvar=True,
+    help="TOML or YAML: the journal, variables for steps, plugins, extensions, modules.",
+)
+def main(config_file: str | None) -> None:
     """Run sagas and look after their executions.
 
     A saga is named MODULE:CLASS; modules are looked for in the current directory first. An execution is named
     SAGA:KEY, which means its latest generation, or SAGA:KEY#2; a child saga in it SAGA:KEY/CHILD.
     """
+    click.get_current_context().meta[CONFIG_FILE] = config_file
 
 
 for _commands in _SECTIONS.values():

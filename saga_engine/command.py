@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from saga_engine.engine import DEFAULT_JOURNAL_URL, Engine
 from saga_engine.errors import (
@@ -28,6 +29,7 @@ from saga_engine.errors import (
     UnknownExecution,
     UnknownSaga,
 )
+from saga_engine.extensions.errors import ConfigError
 from saga_engine.journal import Entry, SagaStatus
 from saga_engine.journals.sqlite_file import path_of
 from saga_engine.listing import is_missing
@@ -37,6 +39,7 @@ from saga_engine.saga import Saga
 from saga_engine.terminal import LiveProgress, NoProgress, PlainProgress
 
 __all__ = [
+    "CONFIG_FILE",
     "EPILOG",
     "EXIT_BAD_INPUT",
     "EXIT_DONE",
@@ -46,6 +49,7 @@ __all__ = [
     "EXIT_UNDONE",
     "Stopped",
     "answering",
+    "configured",
     "exit_code_of",
     "opened",
     "print_json",
@@ -54,10 +58,15 @@ __all__ = [
 
 EXIT_DONE, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_UNDONE, EXIT_PARKED, EXIT_LATER = 0, 1, 2, 3, 4, 5
 
+#: Where a command's context keeps the path of a configuration file, and what that says.
+CONFIG_FILE = "saga_engine.config_file"
+_CONFIGURED = "saga_engine.configured"
+
 _BAD_INPUT = (
     BadExport,
     BadJournalURL,
     BadRequest,
+    ConfigError,
     LimitReached,
     NotAllowed,
     NotJSON,
@@ -70,7 +79,7 @@ EPILOG = """\b
 Exit codes:
     0  completed or skipped; or the command did what it is for
     1  an error: the journal, the saga's definition, a failed recovery
-    2  bad input: usage, request, unknown saga or execution, no journal
+    2  bad input: usage, configuration, request, unknown saga or execution, no journal
     3  compensated or cancelled: what was done is undone
     4  parked: a person has to resolve it
     5  not over yet: suspended, held by another process, or left alone
@@ -133,6 +142,7 @@ def _reported(function: Callable[..., int]) -> Callable[..., None]:
         is_json = arguments["is_json"]
         try:
             with _stoppable():
+                _configure(arguments)
                 code = function(**arguments)
         except Stopped as stopped:
             code = stopped.exit_code
@@ -153,6 +163,31 @@ def _reported(function: Callable[..., int]) -> Callable[..., None]:
         sys.exit(code)
 
     return run
+
+
+def _configure(arguments: dict[str, Any]) -> None:
+    """Read the file that `saga --config` names, whose journal counts where nothing else names one.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    context = click.get_current_context()
+    path = context.meta.get(CONFIG_FILE)
+    if path is None:
+        return
+    from saga_engine.configuration import load_configuration  # here, because most commands have no plugins
+
+    given = load_configuration(path).arguments()
+    journal = given.pop("journal", None)
+    if journal is not None and context.get_parameter_source("url") is ParameterSource.DEFAULT:
+        arguments["url"] = journal
+    context.meta[_CONFIGURED] = given
+
+
+def configured() -> dict[str, Any]:
+    """Give the arguments of `Engine` that a configuration file says."""
+    given: dict[str, Any] = click.get_current_context().meta.get(_CONFIGURED, {})
+    return given
 
 
 def _say_error(error: BaseException, code: int, is_json: bool, hint: str = "") -> None:
@@ -200,7 +235,7 @@ def opened(
         return engine.history(saga_id)
 
     progress = kind(history)
-    with Engine(url, sagas=sagas, observer=progress.observe) as engine:
+    with Engine(url, sagas=sagas, observer=progress.observe, **configured()) as engine:
         yield engine, progress
 
 

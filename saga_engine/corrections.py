@@ -88,6 +88,15 @@ class Corrections(ABC):
         """Find an execution, or a child saga in one."""
 
     @abstractmethod
+    def _permit(self, action: str, saga_id: str, who: str = "") -> None:
+        """Ask whether somebody may do this.
+
+        Raises:
+            OperationDenied: a plugin denied it.
+            ModuleFailure: a plugin could not tell.
+        """
+
+    @abstractmethod
     def _nudge(self, header: Header) -> None:
         """Drive an execution on that has mail, if nobody holds it and this engine can."""
 
@@ -107,6 +116,7 @@ class Corrections(ABC):
         if not (isinstance(name, str) and name):
             raise BadRequest(f"the signal's name is {name!r}: give a non-empty str")
         raw = encode_json(payload, "payload", Saga.payload_bytes_max)
+        self._permit("signal", saga_id)
         header, state, loaded = self._standing(saga_id)
         if len(state.signals) + len(loaded.inbox) >= SIGNALS_MAX:
             raise LimitReached(f"{saga_id} keeps {SIGNALS_MAX} signals that no step awaited: find out who sends them")
@@ -123,6 +133,10 @@ class Corrections(ABC):
             UnknownExecution: there is none.
             NotAllowed: it ended, or it is past its pivot, or it is being undone anyway.
         """
+        self._permit("cancel", saga_id, who)
+        self._order_cancel(saga_id, reason, who)
+
+    def _order_cancel(self, saga_id: str, reason: str, who: str = "") -> None:
         if self._place(saga_id).child:
             raise NotAllowed(f"{saga_id} is a child: cancel the execution that it is part of")
         header, state, _ = self._standing(saga_id)
@@ -150,6 +164,7 @@ class Corrections(ABC):
             UnknownExecution: there is none.
             NotAllowed: it ended, nothing waits there, or it would be unsafe.
         """
+        self._permit("resume", saga_id, who)
         place = self._place(saga_id)
         header, state, _ = self._standing(saga_id)
         names = _resumable(saga_id, place, state) if step is None else (place.step(step),)
@@ -184,6 +199,7 @@ class Corrections(ABC):
             UnknownExecution: there is none.
             NotAllowed: it ended, it is compensating, the step is over or runs just now, or it would be unsafe.
         """
+        self._permit("skip", saga_id, who)
         name = self._place(saga_id).step(step)
         header, now_state, _ = self._standing(saga_id)
         found = _step_of(saga_id, now_state, name)
@@ -228,6 +244,7 @@ class Corrections(ABC):
             UnknownExecution: there is none.
             NotAllowed: that step is not parked, or the outcome does not fit a compensation.
         """
+        self._permit("resolve", saga_id, who)
         name = self._place(saga_id).step(step)
         header, state, _ = self._standing(saga_id)
         found = state.steps.get(name)
@@ -257,6 +274,7 @@ class Corrections(ABC):
             UnknownExecution: there is none.
             NotAllowed: it is not COMPLETED, it was purged, or its saga is of mode "select".
         """
+        self._permit("undo", saga_id, who)
         self._order_undo(saga_id, note, who)
 
     def edit_state(
@@ -277,6 +295,7 @@ class Corrections(ABC):
         """
         if isinstance(remove, str):
             raise BadRequest(f"remove is the text {remove!r}: give a list of keys")
+        self._permit("edit", saga_id, who)
         if self._place(saga_id).child:
             raise NotAllowed(f"{saga_id} is a child: edit the execution that it is part of")
         header, state, _ = self._standing(saga_id)

@@ -11,13 +11,18 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+import anyio
+import anyio.to_thread
 from connect.eaas.core.responses import BackgroundResponse
 from msgspec import Raw
 
+from saga_engine.awaiting import bridge_or, prepared
 from saga_engine.background import Background, check_worker_arguments, path_of
 from saga_engine.clock import Clock, SystemClock
 from saga_engine.codec import decode_json, encode_json
@@ -55,6 +60,7 @@ from saga_engine.journal import (
 from saga_engine.journals import open_journal
 from saga_engine.logs import engine_logger, log_entries
 from saga_engine.plan import Workflow, asks, build_workflow, exclusive_of, plan_of, policy_of
+from saga_engine.plugged import Given, Plugged
 from saga_engine.record import (
     SagaRecord,
     as_child_record,
@@ -70,6 +76,9 @@ from saga_engine.scopes import documents_at
 from saga_engine.threads import ABANDONED_MAX, Threads
 from saga_engine.watchdog import HELD_MAX_S
 from saga_engine.worker import WAIT_S_MAX, Worker
+
+if TYPE_CHECKING:
+    from saga_engine.plugging import ExtensionThing, PluginThing
 
 __all__ = ["DEFAULT_JOURNAL_URL", "Engine", "Recovered", "default_engine", "find_saga", "journal_url"]
 
@@ -88,7 +97,7 @@ _GENERATION = re.compile(r"^(?P<bare>.+)#(?P<generation>[1-9]\d*)$", re.DOTALL)
 Observer = Callable[[str, Sequence[Entry]], None]
 
 
-class Engine(Corrections, Background, Recovery):
+class Engine(Plugged, Corrections, Background, Recovery):
     """Runs sagas on one journal. Safe for use from any number of threads and event loops.
 
     Args:
@@ -108,6 +117,11 @@ class Engine(Corrections, Background, Recovery):
         abandoned_max: how many threads of steps that timed out, and that did not come to their end, there may be.
         clock: wall and monotonic time; by default the machine's.
         observer: told of every durable commit, in the driving thread, with the saga id and its entries.
+        plugins: classes that are decorated with `@plugin`, units, names (`package.module:Class`, or of entry points of
+            the group `saga_engine.plugins`), or pairs of one of these and its configuration; in this order.
+        extensions: extensions with background tasks, by name: classes, pairs of a class and its configuration, or a
+            configuration alone for what an installed package announces; see `saga_engine.extensions.ExtensionManager`.
+        modules: items such as `{"module": "package.module.Class", "config": {...}}`, which come behind the plugins.
     """
 
     def __init__(  # noqa: PLR0913  # all but the first by keyword: each is a choice of its own
@@ -129,6 +143,9 @@ class Engine(Corrections, Background, Recovery):
         abandoned_max: int = ABANDONED_MAX,
         clock: Clock | None = None,
         observer: Observer | None = None,
+        plugins: Iterable[PluginThing] = (),
+        extensions: Mapping[str, ExtensionThing] | None = None,
+        modules: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         for saga in (registered := tuple(sagas)):
             check_definition(saga)
@@ -138,9 +155,6 @@ class Engine(Corrections, Background, Recovery):
         self._is_own_journal = isinstance(journal, str)
         if not self._is_own_journal and not (hasattr(journal, "append") and hasattr(journal, "submit")):
             raise BadJournalURL(f"{journal!r} is no journal: give a URL such as sqlite:///saga.db, or an open journal")
-        self.journal: Journal = (
-            open_journal(journal, lease_s=lease_s, heartbeat_s=heartbeat_s) if isinstance(journal, str) else journal
-        )
         self._log = engine_logger(logger)
         self._sagas = {saga.__name__: saga for saga in registered}
         self._budget_s = budget_s
@@ -149,9 +163,27 @@ class Engine(Corrections, Background, Recovery):
         self._held_max_s = held_max_s
         self._threads = Threads(threads_max, abandoned_max)
         self._checked: WeakSet[type[Saga]] = WeakSet(registered)
+        self._prepare_plugins(Given(tuple(plugins), extensions or {}, tuple(modules)), stop_timeout_s)
+        self._open_and_plug_in(journal, lambda url: open_journal(url, lease_s=lease_s, heartbeat_s=heartbeat_s))
         self._prepare_background(lambda: self._worker_of(concurrency_max, threads_max, poll_s), poll_s, stop_timeout_s)
         self._sync = SyncDriver(self.journal, self._clock, self._threads, held_max_s)
         self._async = AsyncDriver(self.journal, self._clock, self._threads, held_max_s)
+
+    @classmethod
+    def from_file(cls, path: str | Path, **arguments: Any) -> Engine:
+        """Make an engine as a configuration file says, see `saga_engine.configuration`.
+
+        Args:
+            path: the file.
+            arguments: of `Engine`, by name; they go before what the file says.
+
+        Raises:
+            ConfigError: the file, or what it says of plugins, is wrong.
+            SagaError: as for `Engine`.
+        """
+        from saga_engine.configuration import load_configuration  # here, because most engines have no plugins
+
+        return cls(**{**load_configuration(path).arguments(), **arguments})
 
     # --- resolving ---
 
@@ -170,27 +202,30 @@ class Engine(Corrections, Background, Recovery):
             SagaError: the request or the saga cannot be used; nothing was started.
             JournalError: the journal cannot be written; deliver again.
         """
-        prepared = self._prepare(saga, request, self._services_or(services))
-        if isinstance(prepared, BackgroundResponse):
-            return prepared
+        drive = self._prepare(saga, request, self._services_or(services))
+        if isinstance(drive, BackgroundResponse):
+            return drive
         try:
-            response = self._sync.run(prepared)
+            response = self._sync.run(drive)
         except LeaseLost:
             return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
-        return self._answered(saga, prepared, response)
+        return self._answered(saga, drive, response)
 
     async def aresolve(
         self, saga: Saga, request: dict[str, Any], services: Services | None = None
     ) -> BackgroundResponse:
         """Do what `resolve` does on the running event loop: async steps natively, plain ones in threads."""
-        prepared = self._prepare(saga, request, self._services_or(services))
-        if isinstance(prepared, BackgroundResponse):
-            return prepared
+        given = self._services_or(services)
+        # The callbacks of plugins are waited for, and not on this loop.
+        is_waiting = self._plugging is not None
+        drive = await prepared(lambda: self._prepare(saga, request, given), is_waiting=is_waiting)
+        if isinstance(drive, BackgroundResponse):
+            return drive
         try:
-            response = await self._async.run(prepared)
+            response = await self._async.run(drive)
         except LeaseLost:
             return to_response(Response("reschedule", countdown_s=HELD_COUNTDOWN_S))
-        return self._answered(saga, prepared, response)
+        return self._answered(saga, drive, response)
 
     def _services_or(self, services: Services | None) -> Services:
         """Fill in the engine's own where the handler gave none."""
@@ -213,6 +248,7 @@ class Engine(Corrections, Background, Recovery):
 
     def _prepare(self, saga: Saga, request: Any, services: Services) -> Drive | BackgroundResponse:
         """Find out what this delivery meets: nothing, an end, a live drive, or something to go on with."""
+        self._begun_plugins()
         self._check(type(saga))
         raw = self._request(saga, request)
         saga_id = self._saga_id(saga, request)
@@ -264,6 +300,7 @@ class Engine(Corrections, Background, Recovery):
     ) -> Drive:
         """Prepare the first drive of an execution that does not exist yet."""
         kind, now, budget = type(saga), self._clock.now(), budget or self._budget()
+        origin = self._permit_start(kind, full_id(saga_id, generation), raw)
         documents = Documents(lambda scope: (raw, Raw(b"{}")), budget.remaining_s)
         workflow = self._workflow(saga, full_id(saga_id, generation), raw, documents, services)
         self._warn_about_mode(workflow)
@@ -278,6 +315,8 @@ class Engine(Corrections, Background, Recovery):
             plan=plan_of(workflow, None if saga.exclusive is None else exclusive_of(saga, decode_json(raw))),
             policy=policy_of(kind, now),
             request=raw,
+            plugin=origin.id,
+            plugin_version=origin.version,
         )
         return self._drive(position, [started], None, (), documents, workflow, budget, services)
 
@@ -324,6 +363,7 @@ class Engine(Corrections, Background, Recovery):
         budget: Budget,
     ) -> Drive:
         """Prepare a drive that goes on with a journaled execution; its first commit takes the lease."""
+        self._refuse_without_plugin(state)
         first: list[Entry] = [taking]
         if not state.is_released:
             first.insert(0, TakenOver(at=taking.at, drive=position.drive, died=header.held_by))
@@ -347,8 +387,9 @@ class Engine(Corrections, Background, Recovery):
         services: Services,
         journaled: Plan | None = None,
     ) -> Workflow:
-        request = decode_json(first_request)
-        return build_workflow(saga, request, services, documents, saga_id, self._undo_for_order, journaled)
+        request, undo = decode_json(first_request), self._undo_for_order
+        contributed, wait = self._contributed(), bridge_or(self._threads.await_plainly)
+        return build_workflow(saga, request, services, documents, saga_id, undo, journaled, contributed, wait)
 
     def _undo_for_order(self, saga_id: str, note: str) -> SagaRecord:
         """Undo, or cancel, what a later order takes back, and tell how it stands (`Saga.undoes`).
@@ -362,7 +403,7 @@ class Engine(Corrections, Background, Recovery):
         elif record.status is SagaStatus.COMPENSATING or (record.response is not None and not record.status.is_ended):
             self._nudge(header)
         elif record.status in (SagaStatus.RUNNING, SagaStatus.SUSPENDED):
-            self.cancel(saga_id, note)
+            self._order_cancel(saga_id, note)
         return self.get(saga_id)
 
     def _budget(self, wait_s_max: float | None = None, budget_s_max: float = math.inf) -> Budget:
@@ -407,6 +448,8 @@ class Engine(Corrections, Background, Recovery):
             log_entries(log, saga_id, entries)
             if self._observer is not None:
                 self._observer(saga_id, entries)
+            if self._plugging is not None:
+                self._plugging.tell(saga_id, entries)
         except Exception:
             logging.getLogger("saga_engine").exception("%s: the logger or the observer raised; it goes on", saga_id)
 
@@ -458,6 +501,9 @@ class Engine(Corrections, Background, Recovery):
     def _find(self, state: State) -> type[Saga]:
         if state.saga in self._sagas:
             return self._sagas[state.saga]
+        contributed = self._contributed_saga(state)
+        if contributed is not None:
+            return contributed
         if state.saga_path in self._started:
             return self._started[state.saga_path]
         try:
@@ -662,8 +708,10 @@ class Engine(Corrections, Background, Recovery):
     # --- closing ---
 
     def close(self) -> None:
-        """Stop the worker, give back threads and, if this engine opened it, the journal."""
+        """Stop the worker, then the plugins; give back threads and, if this engine opened it, the journal."""
         self._close_background()
+        if self._plugging is not None:
+            self._plugging.close()
         self._threads.close()
         if self._is_own_journal:
             self.journal.close()
@@ -671,6 +719,18 @@ class Engine(Corrections, Background, Recovery):
     def __enter__(self) -> Engine:
         """Give the engine itself."""
         return self
+
+    async def __aenter__(self) -> Engine:
+        """Give the engine itself; its plugins are started."""
+        await anyio.to_thread.run_sync(self.start_plugins)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it, without holding up the event loop."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.close)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -727,30 +787,39 @@ def find_saga(path: str) -> type[Saga]:
 
 
 _warned: WeakSet[type[Saga]] = WeakSet()
-_engines: dict[tuple[int, str], Engine] = {}
+_engines: dict[tuple[int, str, str | None], Engine] = {}
 _engines_lock = threading.Lock()
 
 
 def journal_url(config: Mapping[str, Any] | None = None) -> str:
     """Give `SAGA_JOURNAL_URL` of the config, else of the environment, else `sqlite:///saga.db`."""
-    return str((config or {}).get("SAGA_JOURNAL_URL") or os.environ.get("SAGA_JOURNAL_URL") or DEFAULT_JOURNAL_URL)
+    return _setting("SAGA_JOURNAL_URL", config) or DEFAULT_JOURNAL_URL
+
+
+def _setting(name: str, config: Mapping[str, Any] | None) -> str | None:
+    found = (config or {}).get(name) or os.environ.get(name)
+    return str(found) if found else None
 
 
 def default_engine(config: Mapping[str, Any] | None = None) -> Engine:
     """Give the engine of this process for the configured journal; made when first asked for, anew after a fork.
 
     The journal's URL is `SAGA_JOURNAL_URL`, see `journal_url`. A delivery may start steps for 0.8 of what the Connect
-    runner allows it.
+    runner allows it. `SAGA_CONFIG`, of the config or of the environment, names a configuration file: the engine has its
+    plugins then, and its journal unless `SAGA_JOURNAL_URL` names one.
 
     Raises:
         JournalError: the journal cannot be opened.
         BadSetting: the runner's limit in the environment is no whole number of seconds.
+        ConfigError: the configuration file is wrong.
     """
-    url = journal_url(config)
+    named, file = _setting("SAGA_JOURNAL_URL", config), _setting("SAGA_CONFIG", config)
     with _engines_lock:
-        key = (os.getpid(), url)
+        key = (os.getpid(), named or DEFAULT_JOURNAL_URL, file)
         if key not in _engines:
-            _engines[key] = Engine(url, budget_s=delivery_budget_s())
+            given: dict[str, Any] = {"journal": named} if named else {}
+            made = Engine if file is None else partial(Engine.from_file, file)
+            _engines[key] = made(budget_s=delivery_budget_s(), **given)
         return _engines[key]
 
 

@@ -120,6 +120,8 @@ def start(entry: SagaStarted) -> State:
         data=Raw(b"{}"),
         at=entry.at,
         started_at=entry.at,
+        plugin=entry.plugin,
+        plugin_version=entry.plugin_version,
     )
 
 

@@ -25,7 +25,7 @@ def is_missing(journal_url: str) -> bool:
 def summary_of(engine: Engine, header: Header) -> dict[str, Any]:
     """Give what the header tells, as JSON values under the names that a record has for it; secrets are masked."""
     value = as_tombstone(header).as_builtins()
-    for unknown in ("steps", "request", "state"):
+    for unknown in ("steps", "request", "state", "plugin", "plugin_version"):
         del value[unknown]
     error, held_by = _error(engine, header), without_dead_holder(header, engine.journal).held_by
     told = {"error": error, "held_by": held_by, "next_due_at": header.due_at, "stuck": header.stuck}

@@ -110,6 +110,8 @@ def standing_lines(record: SagaRecord) -> list[str]:
     """Tell how an execution stands: since when, what it answered or why it failed, and who drives it, or when."""
     took = duration(max(0.0, record.updated_at - record.created_at))
     lines = [f"started {date_time(record.created_at)}, last change {date_time(record.updated_at)}, {took} later"]
+    if record.plugin:
+        lines.append(one_line(f"its saga came with the plugin {record.plugin} {record.plugin_version}"))
     if record.response is not None:
         output = getattr(record.response, "output", None)
         lines.append(f"answered {record.response.status}" + (f": {one_line(str(output))}" if output else ""))

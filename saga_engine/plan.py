@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tenacity import stop_after_attempt, stop_never, wait_random_exponential
 
@@ -15,8 +15,9 @@ from saga_engine.journal import ExclusiveRight, Plan, PlanScope, PlanStep, Polic
 from saga_engine.layout import Layout, Level, Place, lay_out
 from saga_engine.logs import OnceLogger, step_logger
 from saga_engine.saga import CacheProvider, Saga, Services
-from saga_engine.services import Container, bind_config
-from saga_engine.services.container import Registration, wants_nothing
+from saga_engine.services import AsyncServiceWanted, Container, bind_config
+from saga_engine.services.bindings import Registration
+from saga_engine.services.container import wants_nothing
 from saga_engine.signals import WaitFor
 from saga_engine.undoing import Undo, UndoSaga
 from transactions import BackgroundTransaction, Kind, RetryPolicy
@@ -29,10 +30,15 @@ __all__ = [
     "Workflow",
     "asks",
     "build_workflow",
+    "default_cache",
     "exclusive_of",
     "plan_of",
     "policy_of",
 ]
+
+T = TypeVar("T")
+#: Waits in a plain thread for something async, and gives its result.
+_Wait = Callable[[Awaitable[Any]], Any]
 
 _ONCE = RetryPolicy(stop=stop_after_attempt(1))
 _UNTIL_IT_SUCCEEDS = RetryPolicy(stop=stop_never, wait=wait_random_exponential(multiplier=1, max=3_600))
@@ -80,6 +86,7 @@ class Workflow:
 
     Attributes:
         declared: what the steps are built from.
+        build: what built them first.
         adopted: the journaled plan whose kinds win, once there is one.
     """
 
@@ -87,6 +94,7 @@ class Workflow:
     steps: dict[str, Step]
     scopes: tuple[PlanScope, ...]
     declared: _Declared
+    build: _Build
     adopted: Plan | None = None
 
     def rebuild(self, scope: str) -> None:
@@ -98,7 +106,7 @@ class Workflow:
         layout = self.declared.layout()
         if len(layout.places) != len(self.steps):
             raise _other_steps(self.saga)
-        build = _Build(self.declared)
+        build = _Build(self.declared, self.build)
         for place, old in zip(layout.places, list(self.steps.values()), strict=True):
             if old.scope == scope:
                 fresh = build.step(place, scope)
@@ -116,6 +124,22 @@ def _other_steps(saga: Saga) -> InvalidTransaction:
     )
 
 
+@dataclass(slots=True, frozen=True)
+class Contributed:
+    """What plugins contribute to every saga of an engine.
+
+    Attributes:
+        middlewares: callables, or classes to build; outside those of the sagas themselves.
+        container: the application's container. A saga's own providers replace what it holds. None: there is none.
+    """
+
+    middlewares: tuple[Any, ...] = ()
+    container: Container | None = None
+
+
+_NOTHING = Contributed()
+
+
 def build_workflow(
     saga: Saga,
     first_request: dict[str, Any],
@@ -124,6 +148,8 @@ def build_workflow(
     saga_id: str,
     undo: Undo,
     journaled: Plan | None = None,
+    contributed: Contributed | None = None,
+    wait: _Wait | None = None,
 ) -> Workflow:
     """Build the steps and middlewares of one execution anew.
 
@@ -135,6 +161,8 @@ def build_workflow(
         saga_id: the execution, with its generation.
         undo: undoes a completed execution of another saga, for `Saga.undoes`.
         journaled: the plan of an execution that goes on: its kinds and scopes win over those of later code (S1).
+        contributed: what plugins contribute; None: nothing.
+        wait: waits for async service providers; None: nothing can wait here.
 
     Raises:
         TransactionNotSelected: the saga, or a child in it, lists no transactions.
@@ -142,21 +170,22 @@ def build_workflow(
         BadRequest: the request does not say what a saga with `undoes` is to undo.
         InvalidTransaction: an entry cannot be used, or two steps have one name.
         DependencyBuildingFailure: a service is missing.
+        AsyncServiceWanted: an async provider is to be awaited, and nothing can wait here.
     """
-    declared = _Declared(saga, first_request, services, documents, saga_id, undo)
+    declared = _Declared(saga, first_request, services, documents, saga_id, undo, contributed or _NOTHING, wait)
     layout = declared.layout()
-    steps = _steps_of(layout, declared, journaled)
+    build = _Build(declared)
+    steps = _steps_of(layout, build, journaled)
     for scope in layout.scopes:
         if scope.child in steps:
             raise _same_name(saga, scope.child)
     scopes = tuple(layout.scopes) if journaled is None else journaled.scopes
-    workflow = Workflow(saga, steps, scopes, declared, journaled)
+    workflow = Workflow(saga, steps, scopes, declared, build, journaled)
     _set_policies(workflow)
     return workflow
 
 
-def _steps_of(layout: Layout, declared: _Declared, journaled: Plan | None) -> dict[str, Step]:
-    build = _Build(declared)
+def _steps_of(layout: Layout, build: _Build, journaled: Plan | None) -> dict[str, Step]:
     planned = {} if journaled is None else {step.name: step for step in journaled.steps}
     known = {""} if journaled is None else {"", *(scope.id for scope in journaled.scopes)}
     names: list[str] = []
@@ -168,7 +197,7 @@ def _steps_of(layout: Layout, declared: _Declared, journaled: Plan | None) -> di
         if found is not None and found.scope != step.scope:
             step = build.step(place, found.scope)
         if step.name in steps:
-            raise _same_name(declared.saga, step.name)
+            raise _same_name(build.saga, step.name)
         step.needs = tuple([names[need] for need in place.needs])
         names.append(step.name)
         steps[step.name] = step
@@ -189,6 +218,8 @@ class _Declared:
     documents: Documents
     saga_id: str
     undo: Undo
+    contributed: Contributed
+    wait: _Wait | None
 
     def layout(self) -> Layout:
         """Ask for the lists and lay them out."""
@@ -216,20 +247,34 @@ class _Build:
 
     All that is built in one drive costs what a saga of a few quick steps costs; so what a step does not want is not
     made for it: no scope of its own in the container, no logger, not even the container.
+
+    What is built anew in the middle of a drive, where nothing can wait, gets what async providers gave the `earlier`
+    build.
     """
 
-    def __init__(self, declared: _Declared) -> None:
+    def __init__(self, declared: _Declared, earlier: _Build | None = None) -> None:
+        self.saga = declared.saga
+        self._earlier = earlier
         self._services = declared.services
         self._documents = declared.documents
         self._saga_id = declared.saga_id
         self._first_request = declared.first_request
+        self._contributed = declared.contributed
+        self._wait = declared.wait
+        application = declared.contributed.container
+        self._may_be_replaced = application is not None and application.may_replace_classes
         self._containers: dict[str, Container] = {}
         self._listed: dict[str, tuple[Any, ...]] = {}
         self._middlewares: dict[tuple[str, str], tuple[Any, ...]] = {}
         self._variables: Container | None = None
         config = declared.services.config
         if config:  # what is wrong with them is told even if no step wants any
-            self._variables = bind_config(Container(), config, OnceLogger(self._logger))
+            self._variables = bind_config(self._outermost(), config, OnceLogger(self._logger))
+
+    def _outermost(self) -> Container:
+        """Give a scope of this drive: inside the application's container, if there is one."""
+        application = self._contributed.container
+        return Container() if application is None else application.child()
 
     @cached_property
     def _logger(self) -> Any:
@@ -269,16 +314,36 @@ class _Build:
                 raise InvalidTransaction(
                     f"{entry.__qualname__} is no transaction: derive it from BackgroundTransaction"
                 )
-            if not level.saga.providers and wants_nothing(entry):
+            if not level.saga.providers and not self._may_be_replaced and wants_nothing(entry):
                 return entry()  # only a provider binds a class
-            return self._container(level).get_inside(entry, lambda: self._own_services(scope, context))
+            return self._built(self._container(level), entry, lambda: self._own_services(scope, context))
         if isinstance(entry, (list, set, frozenset)):
             raise InvalidTransaction(f"{entry!r} is no transaction: write Chain(...) or Parallel(...) for several")
         transaction = as_transaction(entry)
         if isinstance(transaction, FunctionBackgroundTransaction) and transaction.service_names:
             container = self._container(level).child(**self._own_services(scope, context))
-            return transaction.with_services(container.arguments_for(transaction.function))
+            return transaction.with_services(self._arguments(container, transaction.function))
         return transaction
+
+    def _built(self, container: Container, cls: type[T], own: Callable[[], dict[str, Any]]) -> T:
+        """Build a class in a scope with these services, and wait for async providers if need be."""
+        try:
+            return container.get_inside(cls, own)
+        except AsyncServiceWanted:
+            if self._wait is None:
+                raise
+            built: T = self._wait(container.child(**own()).aget(cls))
+            return built
+
+    def _arguments(self, container: Container, function: Callable[..., Any]) -> dict[str, Any]:
+        """Do for a function what `_built` does for a class."""
+        try:
+            return container.arguments_for(function)
+        except AsyncServiceWanted:
+            if self._wait is None:
+                raise
+            arguments: dict[str, Any] = self._wait(container.aarguments_for(function))
+            return arguments
 
     def _own_services(self, scope: str, context: SagaContext) -> dict[str, Any]:
         """Give what one step has in front of what its saga's container holds."""
@@ -290,46 +355,58 @@ class _Build:
         found = self._containers.get(level.path)
         if found is None:
             if self._variables is None:
-                self._variables = Container().child(config={})
-            found = self._containers[level.path] = self._variables.child(
-                client=self._services.client, logger=self._logger, request=self._documents.request(level.path)
+                self._variables = self._outermost().child(config={})
+            found = self._containers[level.path] = self._variables.scope(
+                "execution",
+                client=self._services.client,
+                logger=self._logger,
+                request=self._documents.request(level.path),
             )
             providers = level.saga.providers
-            if "cache" not in providers:
-                found.bind_registrations([_cache()])
+            if "cache" not in providers and not found.is_bound("cache"):
+                found.bind_registrations([default_cache()])
             for provider in providers.values():
                 found.bind_provider(provider)
+            if self._earlier is not None and level.path in self._earlier._containers:
+                found.adopt_awaited(self._earlier._containers[level.path])
         return found
 
     def _middlewares_at(self, level: Level, scope: str) -> tuple[Any, ...]:
         """Give what wraps the steps of a saga in one scope: the middlewares of the sagas around it, then its own."""
         found = self._middlewares.get((level.path, scope))
         if found is None:
-            outer = () if level.parent is None else self._middlewares_at(level.parent, scope)
+            if level.parent is None:
+                outer = self._built_middlewares(level, scope, self._contributed.middlewares)
+            else:
+                outer = self._middlewares_at(level.parent, scope)
             found = self._middlewares[level.path, scope] = (*outer, *self._own_middlewares(level, scope))
         return found
 
-    def _own_middlewares(self, level: Level, scope: str) -> Iterable[Any]:
+    def _own_middlewares(self, level: Level, scope: str) -> tuple[Any, ...]:
         listed = self._listed.get(level.path)
         if listed is None:
             listed = tuple([entry for entry in level.saga.middlewares(self._first_request) if entry])
             self._listed[level.path] = listed
+        return self._built_middlewares(level, scope, listed)
+
+    def _built_middlewares(self, level: Level, scope: str, listed: tuple[Any, ...]) -> tuple[Any, ...]:
         if not listed:
             return ()
-        container = self._container(level).child(request=self._documents.request(scope))
-        return [_build_middleware(container, entry) for entry in listed]
+        container = self._container(level)
+        own = {"request": self._documents.request(scope)}
+        return tuple([self._built_middleware(container, entry, own) for entry in listed])
+
+    def _built_middleware(self, container: Container, entry: Any, own: dict[str, Any]) -> Any:
+        middleware = self._built(container, entry, lambda: own) if isinstance(entry, type) else entry
+        if not callable(middleware):
+            raise InvalidTransaction(f"middleware {middleware!r} is not callable: give (request, nxt) -> response")
+        return middleware
 
 
-def _cache() -> Registration:
+def default_cache() -> Registration:
     """Give the default `cache` without asking its provider for a list: it is bound in every drive."""
-    return Registration("cache", CacheProvider().provide_cache, "provider", "CacheProvider.provide_cache")
-
-
-def _build_middleware(container: Container, entry: Any) -> Any:
-    middleware = container.get(entry) if isinstance(entry, type) else entry
-    if not callable(middleware):
-        raise InvalidTransaction(f"middleware {middleware!r} is not callable: give (request, nxt) -> response")
-    return middleware
+    provide, origin = CacheProvider().provide_cache, "CacheProvider.provide_cache"
+    return Registration("cache", provide, "provider", origin, is_default=True)
 
 
 def _check_transaction(name: Any, transaction: BackgroundTransaction, level: Level) -> None:

@@ -73,6 +73,8 @@ class SagaRecord:
         stuck: why nobody could drive it when it was last tried; None if nothing stands in the way.
         request, state: as last journaled; copies. While branches run, what they changed is laid over each other.
         is_purged: only this is left of it: no steps, no request, no state.
+        plugin: the id of the plugin that gave the saga; None: none did, or the execution was purged.
+        plugin_version: the version that it had when the execution started.
     """
 
     saga_id: str
@@ -90,6 +92,8 @@ class SagaRecord:
     request: dict[str, Any] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     is_purged: bool = False
+    plugin: str | None = None
+    plugin_version: str | None = None
 
     def as_builtins(self) -> dict[str, Any]:
         """Give the record as plain JSON values."""
@@ -123,6 +127,8 @@ def as_record(header: Header, state: State) -> SagaRecord:
         stuck=header.stuck,
         request=decode_json(state.request),
         state=_state_seen(state, ""),
+        plugin=state.plugin or None,
+        plugin_version=state.plugin_version or None,
     )
 
 

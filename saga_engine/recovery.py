@@ -6,8 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from saga_engine.awaiting import prepared
 from saga_engine.clock import Clock
 from saga_engine.decider import full_id
 from saga_engine.drive import Budget, Drive
@@ -228,7 +230,7 @@ class Recovery(ABC):
         recovery = _Round(self, sagas, services, budget_s)
         for header in recovery.headers():
             with recovery.counting(header):
-                drive = recovery.take_up(header)
+                drive = await prepared(partial(recovery.take_up, header), is_waiting=False)
                 if drive is not None:
                     await self._async.run(drive)
                     recovery.count_driven()

@@ -131,6 +131,7 @@ class State(Struct, frozen=True):
         scopes: the scopes that began and whose changes are not in their parent's yet, by id.
         conflict: what the branches of a group changed differently, as text; None: nothing.
         denied_by: who holds the exclusive right that this execution needs; None: nobody else.
+        plugin: the id of the plugin that gave the saga, and `plugin_version` its version then; "": none did.
     """
 
     saga: str
@@ -165,3 +166,5 @@ class State(Struct, frozen=True):
     conflict: str | None = None
     denied_by: str | None = None
     undo: UndoOrdered | None = None
+    plugin: str = ""
+    plugin_version: str = ""

@@ -68,6 +68,14 @@ class Threads:
         """Run something async on the engine's own loop, and wait for it in this thread."""
         return self.bridge()(awaitable)
 
+    def is_own_loop(self) -> bool:
+        """Tell whether this runs on the engine's own loop, which nothing here may wait for."""
+        portal = self._portal
+        try:
+            return portal is not None and asyncio.get_running_loop() is portal.loop
+        except RuntimeError:  # none runs here
+            return False
+
     def _spawn(self, crossing: Crossing) -> None:
         self._begin_anew_after_fork()
         with self._lock:

@@ -7,7 +7,17 @@ import logging
 import click
 
 from saga_engine.board import board_for
-from saga_engine.command import EPILOG, EXIT_DONE, EXIT_ERROR, EXIT_LATER, Stopped, opened, print_json, shared
+from saga_engine.command import (
+    EPILOG,
+    EXIT_DONE,
+    EXIT_ERROR,
+    EXIT_LATER,
+    Stopped,
+    configured,
+    opened,
+    print_json,
+    shared,
+)
 from saga_engine.commands.standing import how_to_go_on, tell_end, tell_record, typed
 from saga_engine.delivery import Delivery, import_saga, import_sagas, read_request
 from saga_engine.engine import Engine, Recovered
@@ -96,6 +106,7 @@ def worker(
         poll_s=poll_s,
         stop_timeout_s=0.0,  # `run` waits for running steps; closing the engine is not to wait for them once more
         observer=board.observe,
+        **configured(),
     )
     with engine:
         board.begin(f"{', '.join(saga.__name__ for saga in sagas)} in {url}")

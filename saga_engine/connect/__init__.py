@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UpdateParameters,
     )
     from saga_engine.connect.tier_requests import TierConfigRequest
+    from saga_engine.connect.web import engine_application
     from saga_engine.runner_limits import delivery_budget_s
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "approve",
     "aupdate_parameters",
     "delivery_budget_s",
+    "engine_application",
     "executions_router",
     "fail",
     "inquire",
@@ -119,6 +121,7 @@ _HOMES = {
     "approve": "saga_engine.connect.actions",
     "aupdate_parameters": "saga_engine.connect.actions",
     "delivery_budget_s": "saga_engine.runner_limits",
+    "engine_application": "saga_engine.connect.web",
     "executions_router": "saga_engine.connect.executions",
     "fail": "saga_engine.connect.actions",
     "inquire": "saga_engine.connect.actions",

@@ -22,7 +22,7 @@ from saga_engine.narration import date_time, duration, notable, one_line, row_no
 from saga_engine.record import SagaRecord, as_tombstone
 from saga_engine.timeline import Timeline
 
-__all__ = ["executions_router"]
+__all__ = ["engine_of_process", "executions_router"]
 
 _LIMIT = 50
 #: How many events are shown below the steps.
@@ -32,9 +32,22 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
 }
-#: The variables of the extension, as the runner sends them with each call.
-_CONFIG = Depends(get_config)
 _STATUS_CODES: dict[type[SagaError], int] = {UnknownExecution: 404, BadRequest: 400, NotAllowed: 403}
+
+
+def engine_of_process(config: dict[str, Any] = Depends(get_config)) -> Engine:  # noqa: B008  # FastAPI's way
+    """Give the engine of this process, unless it would begin a journal."""
+    url = journal_url(config)
+    if is_missing(url):
+        raise JournalUnavailable(
+            f"there is no journal at {url} yet: it begins with the first request. If there were requests, let the web "
+            "application have the SAGA_JOURNAL_URL, and the volume, that the events application has"
+        )
+    return default_engine(config)
+
+
+#: What the routes read; `config` are the variables of the extension, as the runner sends them with each call.
+_ENGINE = Depends(engine_of_process)
 
 
 def executions_router(*, prefix: str = "/sagas", limit_max: int = 500, only_admin: bool = True) -> APIRouter:
@@ -102,17 +115,6 @@ def _refuse_others(request: Request) -> None:
         )
 
 
-def _engine(config: dict[str, Any]) -> Engine:
-    """Give the engine of this process, unless it would begin a journal."""
-    url = journal_url(config)
-    if is_missing(url):
-        raise JournalUnavailable(
-            f"there is no journal at {url} yet: it begins with the first request. If there were requests, let the web "
-            "application have the SAGA_JOURNAL_URL, and the volume, that the events application has"
-        )
-    return default_engine(config)
-
-
 # --- JSON ---
 
 
@@ -122,19 +124,18 @@ def _list(limit_usual: int, limit_max: int) -> Callable[..., Response]:
         saga: str | None = None,
         stuck: bool = False,
         limit: int = Query(limit_usual, ge=1, le=limit_max),
-        config: dict[str, Any] = _CONFIG,
+        engine: Engine = _ENGINE,
     ) -> Response:
         """List executions, newest first."""
-        engine = _engine(config)
         headers = engine.journal.search(status=status, saga=saga, stuck=stuck, limit=limit)
         return _json([summary_of(engine, header) for header in headers])
 
     return list_executions
 
 
-def show_execution(saga_id: str, config: dict[str, Any] = _CONFIG) -> Response:
+def show_execution(saga_id: str, engine: Engine = _ENGINE) -> Response:
     """Show one execution, with its steps."""
-    return _json(record_told(_engine(config).get(saga_id)))
+    return _json(record_told(engine.get(saga_id)))
 
 
 def _json(value: Any, code: int = 200) -> Response:
@@ -151,10 +152,9 @@ def _page(limit_usual: int, limit_max: int) -> Callable[..., Response]:
         saga: str = "",
         stuck: bool = False,
         limit: int = Query(limit_usual, ge=1, le=limit_max),
-        config: dict[str, Any] = _CONFIG,
+        engine: Engine = _ENGINE,
     ) -> Response:
         """Show the list of executions, or one of them, to a person."""
-        engine = _engine(config)
         if saga_id is not None:
             return _html("execution.html", **_told_of_one(engine, saga_id))
         wanted = _status(status)

@@ -7,7 +7,8 @@ from typing import Any
 
 from saga_engine.saga import CacheProvider
 from saga_engine.services import ServiceProvider
-from saga_engine.services.container import Key, Registration
+from saga_engine.services.bindings import Registration
+from saga_engine.services.plans import Key
 
 __all__ = ["providers_with"]
 

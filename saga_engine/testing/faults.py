@@ -65,7 +65,8 @@ def injected(workflow: Workflow, faults: Faults) -> Iterator[Workflow]:
     for name in faults:
         _check(name, workflow)
     with ExitStack() as stack:
-        faulty = _FaultyWorkflow(workflow.saga, workflow.steps, workflow.scopes, workflow.declared, workflow.adopted)
+        declared, built = workflow.declared, workflow.build
+        faulty = _FaultyWorkflow(workflow.saga, workflow.steps, workflow.scopes, declared, built, workflow.adopted)
         faulty.faults, faulty.stack = faults, stack
         faulty.inject(faults)
         yield faulty

@@ -19,7 +19,7 @@ from saga_engine.journal import CompensationBegun, Entry, Header, Response, Saga
 from saga_engine.record import SagaRecord
 from saga_engine.recorded import rebuild_error
 from saga_engine.saga import Saga, Services
-from saga_engine.services.container import Key
+from saga_engine.services.plans import Key
 from saga_engine.testing.clock import ManualClock
 from saga_engine.testing.doubles import providers_with
 from saga_engine.testing.faults import Faults, faults_of, injected

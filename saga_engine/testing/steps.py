@@ -20,7 +20,7 @@ from saga_engine.outcome import _refuse_nonsense
 from saga_engine.plan import Step, build_workflow
 from saga_engine.record import SagaRecord
 from saga_engine.saga import Saga, Services
-from saga_engine.services.container import Key
+from saga_engine.services.plans import Key
 from saga_engine.testing.contexts import FakeContext
 from saga_engine.testing.doubles import providers_with
 from saga_engine.testing.faults import StepMadeToFail

@@ -26,7 +26,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Any, Engine]]:
     made: dict[Any, Engine] = {}
     monkeypatch.setattr("saga_engine.engine._engines", made)
     yield made
-    for (pid, _), engine in made.items():
+    for (pid, *_), engine in made.items():
         if pid == os.getpid():
             engine.close()
 

@@ -149,7 +149,7 @@ def engine(url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Ite
     broken.clear()
     clocks.append(clock)
     with Engine(url, clock=clock) as opened:
-        monkeypatch.setattr("saga_engine.engine._engines", {(os.getpid(), url): opened})
+        monkeypatch.setattr("saga_engine.engine._engines", {(os.getpid(), url, None): opened})
         yield opened
 
 
