@@ -44,6 +44,9 @@ PluginThing = type | PluginUnit | str | tuple[type | PluginUnit | str, Mapping[s
 #: What `Engine(extensions={...})` takes under a name: a class or object, a pair of one and its configuration, or that.
 ExtensionThing = Any
 
+#: How long somebody who wants to drive waits until plugins are started.
+_START_WAIT_S = 60.0
+
 #: How many tellings may wait for the callbacks; then whoever drives waits, too.
 _TELLINGS_MAX = 1_000
 
@@ -90,6 +93,7 @@ class Plugging:
         self._stop_timeout_s = stop_timeout_s
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
         self._is_started = False
         self._settings: dict[str, Mapping[str, Any]] = {}
         self._container = container
@@ -170,18 +174,26 @@ class Plugging:
         return self._pid == os.getpid()
 
     def begin(self) -> None:
-        """Start all plugins, unless that was done.
+        """Start all plugins, unless that was done; wait while somebody else does.
 
         Raises:
             PluginError: one could not be started. Nothing is driven; the next call tries again.
+            NotAllowed: they take too long to start: maybe because the start of one of them waits for this.
         """
         if self._is_started:
             return
-        with self._lock:
+        if not self._starting.acquire(timeout=_START_WAIT_S):
+            raise NotAllowed(
+                f"plugins are still being started after {_START_WAIT_S:g} s, and nothing is driven before: the "
+                "start of a plugin must not wait for an execution, but begin a background task which does"
+            )
+        try:
             if not self._is_started:
                 self._await_plainly(self._start())
                 self.module_api.close()
                 self._is_started = True
+        finally:
+            self._starting.release()
 
     async def _start(self) -> None:
         await self.manager.start_all()

@@ -37,7 +37,6 @@ def check_outside(plugin_ids: Collection[str]) -> None:
         )
 
 
-
 class Life:
     """One start of a plugin, until it has stopped.
 

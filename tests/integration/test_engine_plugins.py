@@ -217,6 +217,25 @@ def test_a_plugin_that_cannot_start_keeps_everything_from_being_driven_and_is_tr
         assert saga.make(engine=engine).resolve({"id": "PR-1"}).status == "success"
 
 
+def test_a_start_that_waits_for_an_execution_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saga_engine.plugging._START_WAIT_S", 0.1)
+    saga = saga_of(World().step("a"))
+
+    @plugin(id="eager", version="1")
+    class Eager:
+        def __init__(self, engine: Engine) -> None:
+            self.engine = engine
+
+        async def start(self) -> None:
+            await anyio.to_thread.run_sync(lambda: saga.make(engine=self.engine).resolve({"id": "PR-1"}))
+
+    with (
+        Engine("memory://", config={}, plugins=[Eager]) as engine,
+        pytest.raises(PluginStartError, match="begin a background task which does"),
+    ):
+        engine.start_plugins()
+
+
 def test_what_a_plugin_raises_at_its_stop_is_logged_and_ends_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     @plugin(id="sulky", version="1")
     class Sulky:
