@@ -609,4 +609,4 @@ def test_the_command_line_takes_journal_plugins_and_modules_from_a_file(
     show = CliRunner().invoke(main, ["--config", str(file), "show", "ShopSaga:PR-1"])
     assert "its saga came with the plugin shop 1.2" in show.output
     broken = CliRunner().invoke(main, ["--config", str(tmp_path / "none.toml"), "list"])
-    assert (broken.exit_code, "cannot be read" in broken.stderr) == (2, True)
+    assert (broken.exit_code, "cannot be read" in broken.output) == (2, True)

@@ -407,8 +407,8 @@ def test_the_command_tells_what_is_wrong_in_one_line(arguments: list[str], messa
     given = ["--runner", str(runner), *[each.format(folder=tmp_path) for each in arguments]]
     run = CliRunner().invoke(main, ["connect", "--dir", str(tmp_path / "connect"), *given, str(request)])
     assert run.exit_code in (1, 2)
-    assert message in run.stderr
-    assert len(run.stderr.strip().splitlines()) == 1
+    assert message in run.output.strip().splitlines()[-1]
+    assert "Traceback" not in run.output
 
 
 @pytest.mark.usefixtures("local_connect")
