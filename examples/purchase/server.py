@@ -25,7 +25,7 @@ from typing import Any
 from examples.purchase.server_state import ServerState
 from examples.purchase.server_vendor import VENDOR_ROUTES
 from saga_engine.connect.local_api import ASSET_REQUESTS, CONNECT_ROUTES
-from saga_engine.connect.local_errors import BadFault
+from saga_engine.connect.local_errors import BadFault, LocalConnectError
 from saga_engine.connect.local_faults import Fault, FaultKind
 from saga_engine.connect.local_http import LocalServer, serving
 from saga_engine.connect.local_state import Call, LocalState
@@ -51,23 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    with running(options.state, options.port) as server:
-        take_in(server.state, json.loads(REQUEST_FILE.read_text(encoding="utf-8")))
-        try:
+    try:
+        with running(options.state, options.port) as server:
+            take_in(server.state, json.loads(REQUEST_FILE.read_text(encoding="utf-8")))
             for text in options.fault:
                 server.set_fault(Fault.from_text(text))
-        except BadFault as e:
-            sys.stderr.write(f"--fault: {e}\n")
-            return 2
-        sys.stdout.write(f"{server.url}\n")
-        sys.stdout.flush()
-        _wait(server, options)
+            sys.stdout.write(f"{server.url}\n")
+            sys.stdout.flush()
+            _wait(server, options)
+    except LocalConnectError as e:
+        sys.stderr.write(f"{'--fault: ' if isinstance(e, BadFault) else ''}{e}\n")
+        return 2
     return 0
 
 
 def take_in(state: LocalState, request: dict[str, Any]) -> None:
     """Let Connect have a request; one that it has already stays as it is."""
-    ASSET_REQUESTS.create(state, Call("create_request", authorization="ApiKey own", body=request))
+    ASSET_REQUESTS.create(state, Call("create_request", body=request))
 
 
 def _wait(server: LocalServer, options: argparse.Namespace) -> None:

@@ -34,6 +34,8 @@ def create(state: LocalState, call: Call) -> Answer:
 
 def find(state: LocalState, call: Call) -> Answer:
     """List what the key made and is still there: one object or none."""
+    if call.refusal is not None:
+        return _no(422, call.refusal)
     with state.transaction() as connection:
         row = _by_key(connection, _collection(call), parse_qs(call.query).get("key", [""])[0])
     return Answer(200, [_object(row)] if row is not None and not row["deleted"] else [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from saga_engine.command import EXIT_BAD_INPUT, EXIT_DONE, EXIT_ERROR, EXIT_LATER, EXIT_UNDONE, answering, print_json
+from saga_engine.command import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_ERROR,
+    EXIT_LATER,
+    EXIT_UNDONE,
+    Stopped,
+    answering,
+    print_json,
+)
 from saga_engine.commands.standing import typed
 from saga_engine.delivery import read_request
 from saga_engine.errors import BadRequest
@@ -32,9 +41,8 @@ Exit codes:
     {EXIT_LATER}  a request is not over: see --once and --timeout
   130  stopped by Ctrl-C; 143 by SIGTERM
 """
-_STOP_S = 20.0
-#: What an earlier run leaves in the folder; its journal is gone on with only together with its Connect.
-_FILES = ("state.db", "runner.log", "saga.db", "saga.db-wal", "saga.db-shm")
+_READY_S, _STOP_S = 120.0, 20.0
+_WITHIN_S = 1.0
 
 
 @click.command(epilog=_EPILOG)
@@ -56,9 +64,16 @@ _FILES = ("state.db", "runner.log", "saga.db", "saga.db-wal", "saga.db-shm")
 @click.option(
     "--fault",
     "faults",
-    metavar="CALL=KIND[:TIMES[:SECONDS]]",
+    metavar="OPERATION=KIND[:TIMES[:SECONDS]]",
     multiple=True,
-    help="Let calls of Connect's API go wrong: approve_request=error_500:2, get_request=error_429:1:3.",
+    help="Let calls of Connect's API go wrong: approve_request=error_500:2 or get_request=error_429:1:3. Kinds: "
+    "error_401, error_429, error_500, error_500_after_work, invalid_json, refuse, slow, timeout_after_work.",
+)
+@click.option(
+    "--new-ids",
+    "has_new_ids",
+    is_flag=True,
+    help="Give each request a new id: the vendor knows the idempotency keys of earlier runs.",
 )
 @click.option("--once", "is_once", is_flag=True, help="Deliver each request once, whatever is answered.")
 @click.option(
@@ -66,9 +81,7 @@ _FILES = ("state.db", "runner.log", "saga.db", "saga.db-wal", "saga.db-shm")
     "redeliver_within_s",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    default=1.0,
-    show_default=True,
-    help="Deliver again after at most so many seconds, whatever an answer asks for; inf is as it asks.",
+    help=f"Deliver again after at most so many seconds ({_WITHIN_S:g}), whatever is asked for; inf is as asked for.",
 )
 @click.option(
     "--timeout",
@@ -86,19 +99,20 @@ _FILES = ("state.db", "runner.log", "saga.db", "saga.db-wal", "saga.db-shm")
     metavar="PATH",
     default=Path("saga-connect"),
     show_default=True,
-    help="For the runner's log, the journal and Connect's own state.",
+    help="A folder for the runner's log, the journal and Connect's own state, and for nothing else.",
 )
-@click.option("--keep", "is_kept", is_flag=True, help="Go on with what an earlier run left there.")
+@click.option("--keep", "is_kept", is_flag=True, help="Go on with what an earlier run left there, instead of afresh.")
 @answering
-def connect(
+def connect(  # noqa: PLR0913, PLR0917  # one for each option
     request_files: tuple[str, ...],
     extension: Path | None,
     runner: Path | None,
     event_type: str | None,
     variables: tuple[str, ...],
     faults: tuple[str, ...],
+    has_new_ids: bool,
     is_once: bool,
-    redeliver_within_s: float,
+    redeliver_within_s: float | None,
     timeout_s: float,
     folder: Path,
     is_kept: bool,
@@ -113,41 +127,59 @@ def connect(
     """
     from saga_engine.connect.local import LocalConnect
     from saga_engine.connect.local_board import DeliveryBoard
-    from saga_engine.connect.local_errors import BadExtension, BadFault, TaskRefused
+    from saga_engine.connect.local_errors import BadExtension, BadFault, BadFolder, TaskRefused
 
-    requests = [read_request(name) for name in request_files]
+    if is_once and redeliver_within_s is not None:
+        raise click.UsageError("--once delivers once, and --within again: give one of them")
+    if redeliver_within_s is None and not is_once:
+        redeliver_within_s = _WITHIN_S
+    requests = [_renamed(each) if has_new_ids else each for each in map(read_request, request_files)]
     given = _variables(variables)
-    if not is_kept:
-        _begin_afresh(folder)
+    if is_kept and not (folder / "state.db").exists():
+        raise BadRequest(f"--keep: in {folder} there is nothing to go on with")
     observer = None if is_json else DeliveryBoard().observe
     try:
-        with LocalConnect(folder, variables=given, observer=observer) as local:
+        command = _checked(extension, runner)
+        with LocalConnect(folder, is_fresh=not is_kept, variables=given, observer=observer) as local:
             _set_faults(local, faults)
+            tasks = [local.task(each, event_type, redeliver_within_s=redeliver_within_s) for each in requests]
             if not is_json:
-                click.echo(f"Connect is at {local.api_url}; the runner's log is {local.log_file}")
-            local.start_runner(extension, runner=runner, lifetime_s=timeout_s + _STOP_S)
+                click.echo(f"Connect is at {local.api_url}. Starting the runner; its log is {local.log_file}")
+            _start(local, extension, command, timeout_s)
             try:
-                within_s = None if is_once else redeliver_within_s
-                tasks = [local.push(each, event_type, redeliver_within_s=within_s) for each in requests]
-                _wait(tasks, 1 if is_once else math.inf, timeout_s)
+                _deliver(tasks, is_once, timeout_s)
                 return _tell(local, tasks, is_json)
             finally:
                 local.stop_runner(_STOP_S)
-    except (BadExtension, BadFault, TaskRefused) as error:
+    except (BadExtension, BadFault, BadFolder, TaskRefused) as error:
         raise BadRequest(str(error)) from error
+    except Stopped as stopped:
+        stopped.how_to_go_on = "" if has_new_ids else "go on with the same command and --keep"
+        raise
+
+
+def _checked(extension: Path | None, runner: Path | None) -> Path:
+    """Look at what is to be run before anything begins; give the runner's command."""
+    from saga_engine.connect.local_extension import ExtensionProject
+    from saga_engine.connect.local_runner import find_runner
+
+    if extension is not None:
+        ExtensionProject.read(extension)
+    return find_runner(runner)
+
+
+def _renamed(request: dict[str, Any]) -> dict[str, Any]:
+    return {**request, "id": f"{request.get('id', 'PR')}-{secrets.token_hex(3)}"}
 
 
 def _variables(texts: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    wrong = next((name for name, equals, _ in pairs if not name or not equals), None)
-    if wrong is not None:
-        raise BadRequest(f"--variable {wrong}: write NAME=VALUE")
-    return {name: value for name, _, value in pairs}
-
-
-def _begin_afresh(folder: Path) -> None:
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
+    given: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals or name in given:
+            raise BadRequest(f"--variable {text}: write NAME=VALUE, and each name once")
+        given[name] = value
+    return given
 
 
 def _set_faults(local: LocalConnect, texts: Sequence[str]) -> None:
@@ -157,20 +189,37 @@ def _set_faults(local: LocalConnect, texts: Sequence[str]) -> None:
         local.set_fault(Fault.from_text(text))
 
 
-def _wait(tasks: Sequence[LocalTask], results_max: float, timeout_s: float) -> None:
-    """Wait until each task is over, or has so many results; or until it takes too long, which `_tell` tells."""
-    from saga_engine.connect.local_errors import TaskOverdue
+def _start(local: LocalConnect, extension: Path | None, command: Path, timeout_s: float) -> None:
+    from saga_engine.connect.local_errors import RunnerFailed
+
+    try:
+        local.start_runner(extension, runner=command, ready_s=_READY_S, lifetime_s=_READY_S + timeout_s + _STOP_S)
+    except RunnerFailed as failed:
+        lines = failed.log_tail.splitlines()
+        if lines:
+            click.echo(failed.log_tail, err=True)
+        why = f": {lines[-1].strip()}" if lines else ", and printed nothing"
+        raise RunnerFailed(f"{failed.what}{why}; its whole log is {local.log_file}") from failed
+
+
+def _deliver(tasks: Sequence[LocalTask], is_once: bool, timeout_s: float) -> None:
+    """Deliver the tasks, and wait until each is over, given up, or takes too long."""
+    from saga_engine.connect.local_errors import TaskGivenUp, TaskOverdue
 
     deadline = time.monotonic() + timeout_s
     for task in tasks:
+        task.deliver()
+    for task in tasks:
         left_s = max(0.0, deadline - time.monotonic())
         try:
-            if math.isinf(results_max):
-                task.wait(left_s)
+            if is_once:
+                task.wait_results(1, left_s)
             else:
-                task.wait_results(int(results_max), left_s)
-        except TaskOverdue as overdue:
-            click.echo(f"saga: {overdue}", err=True)
+                task.wait(left_s)
+        except TaskGivenUp as given_up:
+            click.echo(f"saga: {given_up}", err=True)
+        except TaskOverdue:
+            click.echo(f"saga: {task.object_id} is not over after {timeout_s:g} s; see --timeout", err=True)
 
 
 def _tell(local: LocalConnect, tasks: Sequence[LocalTask], is_json: bool) -> int:

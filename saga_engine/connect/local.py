@@ -19,6 +19,7 @@ from saga_engine.connect.local_certificate import make_certificate
 from saga_engine.connect.local_errors import LocalConnectError, NotConnected, RunnerFailed, TaskRefused
 from saga_engine.connect.local_extension import ExtensionProject
 from saga_engine.connect.local_faults import Fault
+from saga_engine.connect.local_folder import occupy
 from saga_engine.connect.local_http import LocalServer, serving
 from saga_engine.connect.local_protocol import (
     ENVIRONMENT_ID,
@@ -53,12 +54,14 @@ class LocalConnect:
     Args:
         folder: where its state, the runner's log and the extension's journal are; made if missing, and gone on with if
             there is an older state in it. None: a temporary one.
+        is_fresh: remove what an earlier local Connect left in the folder.
         variables: the extension's variables; Connect knows nothing but texts.
         product_ids: the products that the extension is for.
         log_level: from which level on the extension logs.
         observer: told of each delivery and each result, from any thread.
 
     Raises:
+        BadFolder: on entering, the folder cannot be used; or it was to be made fresh, and is somebody else's.
         MissingPackage: trustme or websockets, which the extra `local` brings, is not installed.
     """
 
@@ -66,6 +69,7 @@ class LocalConnect:
         self,
         folder: Path | None = None,
         *,
+        is_fresh: bool = False,
         variables: Mapping[str, str] | None = None,
         product_ids: Sequence[str] = (),
         log_level: str = "INFO",
@@ -76,6 +80,7 @@ class LocalConnect:
         self.log_level = log_level
         self.api_key = _API_KEY
         self._given_folder = folder
+        self._is_fresh = is_fresh
         self._observer = observer or _ignore
         self._stack = ExitStack()
         self._runner: LocalRunner | None = None
@@ -86,7 +91,7 @@ class LocalConnect:
             self.folder = self._given_folder or Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="connect-"))
             )
-            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(occupy(self.folder, is_fresh=self._is_fresh))
             tls = make_certificate(self.ca_file)
             state = LocalState(self.folder / "state.db")
             self._server = stack.enter_context(serving(LocalServer(state, CONNECT_ROUTES, tls=tls)))
@@ -205,8 +210,7 @@ class LocalConnect:
             if time.monotonic() > deadline:
                 missing = ", ".join(started - self._sockets.kinds()) or "any"
                 raise RunnerFailed(
-                    f"the runner's workers ({missing}) did not connect within {ready_s:g} s; its log ends:\n"
-                    f"{runner.log_tail()}"
+                    f"the runner's workers ({missing}) did not connect within {ready_s:g} s", runner.log_tail()
                 )
             time.sleep(_POLL_S)
 
@@ -227,8 +231,8 @@ class LocalConnect:
         runner.kill()
 
     def log(self) -> str:
-        """Give what the runner that was started last and the extension have printed so far."""
-        return self._started().log()
+        """Give what runners and the extension have printed so far."""
+        return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
 
     def worker_pid(self, kind: str = "background") -> int:
         """Give the process of a worker: background, interactive or webapp.
@@ -298,28 +302,43 @@ class LocalConnect:
         """Deliver a request to the extension, as soon as its worker is there.
 
         Args:
+            copies: how often it is delivered at once.
+
+        See `task` for the rest.
+        """
+        task = self.task(request, event_type, redeliver_within_s=redeliver_within_s)
+        task.deliver(copies)
+        return task
+
+    def task(
+        self,
+        request: Mapping[str, Any],
+        event_type: str | None = None,
+        *,
+        redeliver_within_s: float | None = None,
+    ) -> LocalTask:
+        """Make the task of delivering a request, which `LocalTask.deliver` does.
+
+        Args:
             request: an asset request or a tier configuration request, as Connect sends it. One whose id is new is taken
                 in; one that is known is delivered as it is by now.
             event_type: the event; None: that of a request to be processed, as its type says. One that is interactive
                 (a validation, a product action) gets the request itself and is not taken in.
-            copies: how often it is delivered at once.
             redeliver_within_s: after a reschedule or a retry it is delivered again when the countdown has passed, but
                 after at most so many seconds: 0 is at once, `math.inf` is as the countdown says. It is also delivered
                 again when a worker died over it. None: only by `LocalTask.deliver`.
 
         Raises:
-            TaskRefused: the local Connect has no such requests, or the extension no handler for the event.
+            TaskRefused: the local Connect has no such requests, or the request is not whole.
         """
         event = event_type or default_event(request)
         category = category_of(event)
         if category == "background":
-            self._take_in(request, event)
+            self.add(request, event)
         elif category == "scheduled":
             raise TaskRefused("a schedule is no request: use schedule()")
         data = copy.deepcopy(dict(request)) if category == "interactive" else None
-        task = self._tasks.add(event, str(request.get("id", "")), data, redeliver_within_s)
-        task.deliver(copies)
-        return task
+        return self._tasks.add(event, str(request.get("id", "")), data, redeliver_within_s)
 
     def schedule(self, method: str, parameter: Mapping[str, Any] | None = None) -> LocalTask:
         """Let a schedulable method of the extension be called, now.
@@ -371,16 +390,22 @@ class LocalConnect:
 
     # --- what Connect has ---
 
-    def add(self, request: Mapping[str, Any]) -> None:
-        """Take a request in without delivering it, pending unless it says otherwise.
+    def add(self, request: Mapping[str, Any], event_type: str | None = None) -> None:
+        """Take a request in without delivering it, pending unless it says otherwise; one that is known stays as it is.
+
+        Args:
+            request: an asset request or a tier configuration request.
+            event_type: the event with which it will be delivered; None: as its type says.
 
         Raises:
-            LocalConnectError: its id is known already, or it is no whole request.
-            TaskRefused: it is neither an asset request nor a tier configuration request.
+            TaskRefused: the local Connect has no such requests, or it is not whole.
         """
-        collection = collection_of(default_event(request))
-        assert collection is not None  # default_event knows no others
-        self._create(collection, request)
+        event = event_type or default_event(request)
+        collection = collection_of(event)
+        if collection is None:
+            raise TaskRefused(f"the local Connect has asset and tier configuration requests only, none for {event}")
+        if not self._has(collection, str(request.get("id"))):
+            self._create(collection, request)
 
     def get(self, request_id: str) -> dict[str, Any]:
         """Give a request as it is now.
@@ -388,7 +413,7 @@ class LocalConnect:
         Raises:
             LocalConnectError: there is none of that id.
         """
-        request: dict[str, Any] = _checked(self._found(self._collection_with(request_id), request_id)).body
+        request: dict[str, Any] = self._checked(self._found(self._collection_with(request_id), request_id), request_id)
         return request
 
     def update_request(self, request_id: str, **fields: Any) -> None:
@@ -397,7 +422,8 @@ class LocalConnect:
         Raises:
             LocalConnectError: there is none of that id.
         """
-        _checked(self._collection_with(request_id).overwrite(self._server.state, request_id, fields))
+        collection = self._collection_with(request_id)
+        self._checked(collection.overwrite(self._server.state, request_id, fields), request_id)
 
     def ledger(self) -> list[dict[str, Any]]:
         """List what was changed in Connect, oldest first.
@@ -428,21 +454,14 @@ class LocalConnect:
         """
         self._server.set_fault(fault)
 
-    def _take_in(self, request: Mapping[str, Any], event_type: str) -> None:
-        collection = collection_of(event_type)
-        if collection is None:
-            raise TaskRefused(
-                f"the local Connect has asset and tier configuration requests only, none for {event_type}"
-            )
-        if not self._has(collection, str(request.get("id"))):
-            self._create(collection, request)
-
     def _create(self, collection: Requests, request: Mapping[str, Any]) -> None:
         state = self._server.state
         body = copy.deepcopy(dict(request))
-        _checked(collection.create(state, Call("", authorization=self.api_key, body=body)))
+        answer = collection.create(state, Call("", body=body))
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise TaskRefused(f"{body.get('id', 'the request')} cannot be delivered: {answer.body['errors'][0]}")
         if "status" in body:
-            _checked(collection.overwrite(state, body["id"], {"status": body["status"]}))
+            collection.overwrite(state, body["id"], {"status": body["status"]})
 
     def _collection_with(self, request_id: str) -> Requests:
         return ASSET_REQUESTS if self._has(ASSET_REQUESTS, request_id) else TIER_CONFIG_REQUESTS
@@ -451,7 +470,13 @@ class LocalConnect:
         return self._found(collection, request_id).status == HTTPStatus.OK
 
     def _found(self, collection: Requests, request_id: str) -> Answer:
-        return collection.get(self._server.state, Call("", request_id, authorization=self.api_key))
+        return collection.get(self._server.state, Call("", request_id))
+
+    @staticmethod
+    def _checked(answer: Answer, request_id: str) -> Any:
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise LocalConnectError(f"the local Connect has no request {request_id!r}: push or add it first")
+        return answer.body
 
 
 class _Switchboard:
@@ -484,12 +509,6 @@ class _Switchboard:
             self._tasks.received(data["options"]["task_id"], data["output"])
         elif message_type == "web_task":
             self._web.received(data)
-
-
-def _checked(answer: Answer) -> Answer:
-    if answer.status >= HTTPStatus.BAD_REQUEST:
-        raise LocalConnectError("; ".join(answer.body["errors"]))
-    return answer
 
 
 def _ignore(task: LocalTask, result: TaskResult | None) -> None:

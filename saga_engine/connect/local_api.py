@@ -62,35 +62,33 @@ class Requests:
         """List where the operations on it are found."""
         whole, one = f"{API_PATH}/{self.path}", f"{API_PATH}/{self.path}/([^/]+)"
         return [
-            Route("POST", whole, f"create_{self.noun}", self.create),
-            Route("GET", whole, f"list_{self.noun}s", self.search),
-            Route("GET", one, f"get_{self.noun}", self.get),
-            Route("PUT", one, f"update_{self.noun}", self.update),
-            Route("POST", f"{one}/approve", f"approve_{self.noun}", self.approve),
-            Route("POST", f"{one}/fail", f"fail_{self.noun}", self.fail),
-            Route("POST", f"{one}/inquire", f"inquire_{self.noun}", self.inquire),
+            _route("POST", whole, f"create_{self.noun}", self.create),
+            _route("GET", whole, f"list_{self.noun}s", self.search),
+            _route("GET", one, f"get_{self.noun}", self.get),
+            _route("PUT", one, f"update_{self.noun}", self.update),
+            _route("POST", f"{one}/approve", f"approve_{self.noun}", self.approve),
+            _route("POST", f"{one}/fail", f"fail_{self.noun}", self.fail),
+            _route("POST", f"{one}/inquire", f"inquire_{self.noun}", self.inquire),
         ]
 
     def create(self, state: LocalState, call: Call) -> Answer:
         """Take a request in as pending, under the id that it brings along."""
-        if not is_known_key(call.authorization):
-            return _unauthorized()
         request = {**call.body, "status": "pending"}
-        try:
-            row = (self.path, request["id"], encode(request), encode(self._written(request)))
-        except (KeyError, TypeError, AttributeError) as e:
+        received = self._received(request)
+        if received is None:
             place = f"{self.holder}.params" if self.holder else f"params and {self.object_key}"
-            return _no("VAL_001", f"send a whole {self.noun}, with id and {place}: {e!r}")
+            return _no("VAL_001", f"send a whole {self.noun}, with id and {place}")
+        row = (self.path, request["id"], encode(request), received)
         with state.transaction() as connection:
             if self._load(connection, request["id"]) is not None:
                 return _no("VAL_002", f"Request {request['id']} already exists.")
+            if call.refusal is not None:
+                return _no("VAL_001", call.refusal)
             connection.execute("INSERT INTO request (collection, id, body, received) VALUES (?, ?, ?, ?)", row)
         return Answer(201, request)
 
     def search(self, state: LocalState, call: Call) -> Answer:
         """Give the requests that a query means, and how many there are altogether."""
-        if not is_known_key(call.authorization):
-            return _unauthorized()
         try:
             query = Query.from_text(unquote(call.query))
         except BadQuery as e:
@@ -133,7 +131,7 @@ class Requests:
 
     def fail(self, state: LocalState, call: Call) -> Answer:
         """Fail a request that is still open, with the reason in the body."""
-        if is_known_key(call.authorization) and not call.body.get("reason"):
+        if not call.body.get("reason"):
             return _no("VAL_001", "reason: This field is required.")
         return self._transition(state, call, "failed", _OPEN_STATUSES)
 
@@ -201,6 +199,15 @@ class Requests:
             request["note"] = body["note"]
         return None
 
+    def _received(self, request: Mapping[str, Any]) -> str | None:
+        """Give what the parameters of a request hold that comes in, as JSON; None: it is no whole request."""
+        if not isinstance(request.get("id"), str) or not isinstance(request.get(self.object_key), dict):
+            return None
+        try:
+            return encode(self._written(request))
+        except (AttributeError, KeyError, TypeError):
+            return None
+
     def _written(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give what the parameters hold; empty is as good as nothing."""
         return {
@@ -215,8 +222,6 @@ class Requests:
         return "undo" if row["received"] == encode(self._written(request)) else "effect"
 
     def _find(self, connection: sqlite3.Connection, call: Call) -> dict[str, Any] | Answer:
-        if not is_known_key(call.authorization):
-            return _unauthorized()
         request = self._load(connection, call.object_id)
         return request if request is not None else _no("NFND_000", "Object not found.", status=404)
 
@@ -237,8 +242,6 @@ class Requests:
 
 def get_schedule(state: LocalState, call: Call) -> Answer:
     """Give a schedule: the runner asks which method to call."""
-    if not is_known_key(call.authorization):
-        return _unauthorized()
     with state.transaction() as connection:
         row = connection.execute("SELECT body FROM schedule WHERE id = ?", (call.object_id,)).fetchone()
     return Answer(200, json.loads(row["body"])) if row else _no("NFND_000", "Object not found.", status=404)
@@ -246,8 +249,6 @@ def get_schedule(state: LocalState, call: Call) -> Answer:
 
 def get_environment(state: LocalState, call: Call) -> Answer:
     """Give the environment of the extension: the runner's master asks when it has restarted a worker."""
-    if not is_known_key(call.authorization):
-        return _unauthorized()
     return Answer(200, {"id": call.object_id, "type": "development", "runtime": "local"})
 
 
@@ -256,8 +257,17 @@ def is_known_key(authorization: str) -> bool:
     return authorization.startswith("ApiKey ")
 
 
-def _unauthorized() -> Answer:
-    return _no("AUTH_001", "API request is unauthorized.", status=401)
+def _route(method: str, pattern: str, operation: str, carry_out: Operation) -> Route:
+    """Make a route for those who have a key; what only reads is refused here, the others know better when to."""
+
+    def admit(state: LocalState, call: Call) -> Answer:
+        if not is_known_key(call.authorization):
+            return _no("AUTH_001", "API request is unauthorized.", status=401)
+        if method == "GET" and call.refusal is not None:
+            return _no("VAL_001", call.refusal)
+        return carry_out(state, call)
+
+    return Route(method, pattern, operation, admit)
 
 
 def _no(error_code: str, error: str, *, status: int = 400) -> Answer:
@@ -271,6 +281,6 @@ _ENVIRONMENT = rf"{API_PATH}/devops/services/[^/]+/environments/([^/]+)"
 CONNECT_ROUTES = (
     *ASSET_REQUESTS.routes(),
     *TIER_CONFIG_REQUESTS.routes(),
-    Route("GET", _ENVIRONMENT, "get_environment", get_environment),
-    Route("GET", _ENVIRONMENT.replace("([^/]+)", "[^/]+") + r"/schedules/([^/]+)", "get_schedule", get_schedule),
+    _route("GET", _ENVIRONMENT, "get_environment", get_environment),
+    _route("GET", _ENVIRONMENT.replace("([^/]+)", "[^/]+") + r"/schedules/([^/]+)", "get_schedule", get_schedule),
 )

@@ -8,7 +8,7 @@ import time
 from rich.text import Text
 
 from saga_engine.connect.local_protocol import TaskResult
-from saga_engine.connect.local_tasks import RETRY_COUNTDOWN_S, LocalTask
+from saga_engine.connect.local_tasks import LocalTask
 from saga_engine.narration import clock_time, duration, one_line
 from saga_engine.terminal import make_console
 
@@ -44,5 +44,5 @@ def told(result: TaskResult) -> str:
     lines = (result.message or "").strip().splitlines()
     if result.result == "retry":
         # Of a traceback, the last line tells most.
-        return one_line(f"{text}: {lines[-1] if lines else 'no reason'}; delivered again in {RETRY_COUNTDOWN_S} s")
+        return one_line(f"{text}: {lines[-1] if lines else 'no reason'}")
     return one_line(f"{text}: {' '.join(lines)}") if lines else text

@@ -10,10 +10,12 @@ from typing import Any
 
 from saga_engine.connect.local_errors import BadFault
 
-__all__ = ["DELAY_S_MAX", "Fault", "FaultKind"]
+__all__ = ["DELAY_S_MAX", "TIMES_MAX", "Fault", "FaultKind"]
 
 #: A forgotten fault must not hold a connection for ever.
 DELAY_S_MAX = 60.0
+#: As good as for ever.
+TIMES_MAX = 1_000_000
 
 
 class FaultKind(str, Enum):
@@ -25,7 +27,7 @@ class FaultKind(str, Enum):
     ERROR_500 = "error_500"  #: answers 500 and does nothing
     ERROR_500_AFTER_WORK = "error_500_after_work"  #: does the work, then answers 500
     INVALID_JSON = "invalid_json"  #: does the work, then answers with a body that breaks off
-    REFUSE = "refuse"  #: says no, with a reason, and does nothing
+    REFUSE = "refuse"  #: answers 400 with `reason` and does nothing
     SLOW = "slow"  #: does the work and answers, `delay_s` late
 
 
@@ -36,7 +38,7 @@ class Fault:
     Args:
         operation: one of the server's `operations`, such as "approve_request".
         kind: what goes wrong.
-        times: for how many calls; 0 takes the fault away.
+        times: for how many calls, at most `TIMES_MAX`; 0 takes the fault away.
         delay_s: seconds that a slow call or one without an answer takes, and what Retry-After says; at most
             `DELAY_S_MAX`.
         reason: the text of a refusal.
@@ -52,10 +54,12 @@ class Fault:
     reason: str = "the order is refused"
 
     def __post_init__(self) -> None:
-        if self.times < 0:
-            raise BadFault(f"times is {self.times}; give 0 or more calls")
+        if not 0 <= self.times <= TIMES_MAX:
+            raise BadFault(f"times is {self.times}; give 0 to {TIMES_MAX} calls")
         if not 0 <= self.delay_s <= DELAY_S_MAX:
             raise BadFault(f"delay_s is {self.delay_s}; give 0 to {DELAY_S_MAX:g} seconds")
+        if self.kind is FaultKind.SLOW and not self.delay_s:
+            raise BadFault("a slow call without delay_s is none: give the seconds that it takes")
 
     @property
     def retry_after_s(self) -> int:
@@ -84,7 +88,7 @@ class Fault:
                 float(body.get("delay_s", 0.0)),
                 str(body.get("reason", cls.reason)),
             )
-        except (TypeError, ValueError) as e:
+        except (OverflowError, TypeError, ValueError) as e:
             raise BadFault(f"times and delay_s are numbers: {e}") from e
 
     @classmethod

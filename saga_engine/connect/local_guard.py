@@ -1,7 +1,8 @@
 """Runs a command, and ends it and all its children when this process's input ends, or when its time is over.
 
 Started as a script by `local_runner`, which holds the other end of its input: whatever becomes of the starter, even a
-SIGKILL, the command ends. It prints the command's pid, which is also its process group.
+SIGKILL, the command ends.
+It prints the command's pid, which is also its process group; why a command cannot be started stands in the log.
 
     python local_guard.py LIFETIME_S GRACE_S LOG_FILE COMMAND...
 """
@@ -18,15 +19,21 @@ import time
 __all__ = ["main"]
 
 _POLL_S = 0.05
+#: What a shell gives for a command that it cannot execute.
+_NOT_STARTED = 126
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; give its exit code, 128 and more if a signal ended it."""
+    """Run the command; give its exit code, 128 and more if a signal ended it, 126 if it cannot be started."""
     lifetime_s, grace_s, log_file, *command = arguments
     with open(log_file, "ab") as log:  # noqa: PTH123  # quick to start: nothing but what is needed is imported
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as e:
+            log.write(f"{e}\n".encode())
+            return _NOT_STARTED
     sys.stdout.write(f"{process.pid}\n")
     sys.stdout.flush()
     try:

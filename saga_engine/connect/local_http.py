@@ -23,13 +23,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from saga_engine.connect.local_api import Route
-from saga_engine.connect.local_errors import BadFault
+from saga_engine.connect.local_certificate import HOST
+from saga_engine.connect.local_errors import BadFault, PortTaken
 from saga_engine.connect.local_faults import Fault, FaultKind
 from saga_engine.connect.local_state import Answer, Call, LocalState
 
 __all__ = ["LocalServer", "serving"]
 
-_BODY_BYTES_MAX = 4_000_000
+_BODY_BYTES_MAX, _LENGTH_DIGITS_MAX = 4_000_000, 9
 #: How long one call may take to arrive.
 _READ_S_MAX = 60.0
 _LOGGER = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ class LocalServer(ThreadingHTTPServer):
         routes: what it answers, first match first.
         port: the TCP port; 0 lets the system choose a free one, see `url`.
         tls: its certificate; None: plain HTTP.
+
+    Raises:
+        PortTaken: the port cannot be had; the state is closed then.
     """
 
     daemon_threads = True
@@ -52,11 +56,14 @@ class LocalServer(ThreadingHTTPServer):
     def __init__(
         self, state: LocalState, routes: Sequence[Route], port: int = 0, tls: ssl.SSLContext | None = None
     ) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
         self.state = state
         self.stopping = threading.Event()
         self.tls = tls
         self._routes = routes
+        try:
+            super().__init__((HOST, port), _Handler)  # which closes what it has, if it fails
+        except (OSError, OverflowError) as e:
+            raise PortTaken(f"port {port} of {HOST} cannot be had: {e}: give another one, or 0 for any free one") from e
 
     @property
     def operations(self) -> list[str]:
@@ -66,7 +73,7 @@ class LocalServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The address without a path, for example `http://127.0.0.1:8765`."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server_address[1]}"
+        return f"{'https' if self.tls else 'http'}://{HOST}:{self.server_address[1]}"
 
     def server_close(self) -> None:
         """Stop waiting in faults, and close the socket and the state."""
@@ -75,8 +82,10 @@ class LocalServer(ThreadingHTTPServer):
         self.state.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong with a connection: a caller that went away is none of our business."""
-        _LOGGER.info("a connection broke: %r", sys.exc_info()[1])
+        """Log what went wrong with a connection: a caller that went away, or a mistake of ours."""
+        error = sys.exc_info()[1]
+        level = logging.INFO if isinstance(error, OSError) else logging.ERROR
+        _LOGGER.log(level, "a connection broke: %r", error, exc_info=level == logging.ERROR)
 
     def set_fault(self, fault: Fault) -> None:
         """Let the next calls of an operation go wrong.
@@ -200,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> Any:
         """Read the body; None if it is too long or no JSON."""
         length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > _BODY_BYTES_MAX:
+        if not length.isdecimal() or len(length) > _LENGTH_DIGITS_MAX or int(length) > _BODY_BYTES_MAX:
             return None
         try:
             return json.loads(self.rfile.read(int(length)) or b"{}")

@@ -13,6 +13,8 @@ __all__ = ["Query"]
 
 #: A page of a collection, as Connect gives it if nobody asks for another.
 _LIMIT_DEFAULT = 100
+#: How deep filters stand in each other, and how many digits a number has, at most.
+_DEPTH_MAX, _DIGITS_MAX = 20, 9
 _TOKEN = re.compile(r"""[(),&]|"[^"]*"|'[^']*'|[^(),&"']+""")
 #: What a client may send along that changes nothing about which objects are meant.
 _IGNORED = frozenset({"ordering", "select"})
@@ -71,6 +73,9 @@ class _Reader:
         self._text = text
         self._tokens = _TOKEN.findall(text)
         self._at = 0
+        self._depth = 0
+        if "".join(self._tokens) != text:
+            raise BadQuery(f"{text!r} cannot be read: a quote is not closed")
 
     def is_at_end(self) -> bool:
         return self._at >= len(self._tokens)
@@ -100,6 +105,9 @@ class _Reader:
     def call(self, operator: str) -> Filter:
         """Read the arguments of an operator, whose name was read."""
         self.take("(")
+        self._depth += 1
+        if self._depth > _DEPTH_MAX:
+            raise BadQuery(f"{self._text!r} cannot be read: more than {_DEPTH_MAX} filters stand in each other")
         if operator in ("and", "or", "not"):
             parts = [self.call(self.word())]
             while self.peek() == ",":
@@ -114,6 +122,7 @@ class _Reader:
             name = self.word()
             self.take(",")
             filter_ = _compare(operator, name, self._value())
+        self._depth -= 1
         self.take(")")
         return filter_
 
@@ -161,6 +170,6 @@ def _field(each: Any, name: str) -> str:
 
 
 def _number(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise BadQuery(f"{name} is {text!r}; give a number")
+    if not text.isdecimal() or len(text) > _DIGITS_MAX:
+        raise BadQuery(f"{name} is {text!r}; give a number of at most {_DIGITS_MAX} digits")
     return int(text)

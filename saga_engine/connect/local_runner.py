@@ -56,7 +56,7 @@ class LocalRunner:
         pid = self._guard.stdout.readline().strip()
         if not pid:
             self._reap()
-            raise RunnerFailed(f"{command} cannot be started: look at what was printed")
+            raise RunnerFailed(f"{command} cannot be started", self.log_tail())
         #: The master's process, and its process group.
         self.pid = int(pid)
 
@@ -67,6 +67,8 @@ class LocalRunner:
 
     def log(self) -> str:
         """Give what it and the extension printed."""
+        if not self.log_file.exists():
+            return ""
         with self.log_file.open("rb") as file:
             file.seek(self._log_begins_at)
             return file.read().decode(errors="replace")
@@ -93,7 +95,7 @@ class LocalRunner:
             RunnerFailed: it has ended; the message has the end of its log.
         """
         if self.exit_code is not None:
-            raise RunnerFailed(f"the runner ended with exit code {self.exit_code}; its log ends:\n{self.log_tail()}")
+            raise RunnerFailed(f"the runner ended with exit code {self.exit_code}", self.log_tail())
 
     def log_tail(self) -> str:
         """Give the last lines of its log."""
@@ -147,15 +149,15 @@ def find_runner(runner: Path | None, which: Callable[[str], str | None] = shutil
         RunnerMissing: it is not there.
     """
     if runner is not None:
-        found = [runner / "bin" / "cextrun" if runner.is_dir() else runner]
+        looked_for = [str(runner / "bin" / "cextrun" if runner.is_dir() else runner)]
     else:
-        found = [Path(sys.executable).with_name("cextrun"), Path(which("cextrun") or "cextrun")]
-    for command in found:
+        looked_for = list(filter(None, [str(Path(sys.executable).with_name("cextrun")), which("cextrun")]))
+    for command in map(Path, looked_for):
         if command.is_file() and os.access(command, os.X_OK):
             return command.absolute()
     raise RunnerMissing(
-        f"there is no {found[0]}: install Connect's runner into an environment of Python 3.9 to 3.12 "
-        "(pip install connect-extension-runner saga-engine) and name that environment"
+        f"there is no {looked_for[0]} that can be run: install Connect's runner into an environment of Python 3.10 to "
+        "3.12 (pip install connect-extension-runner saga-engine) and name that environment"
     )
 
 

@@ -8,7 +8,6 @@ import logging
 import re
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from saga_engine.connect.local_api import is_known_key
 from saga_engine.connect.local_certificate import HOST
-from saga_engine.connect.local_errors import MissingPackage, NotConnected
+from saga_engine.connect.local_errors import LocalConnectError, MissingPackage, NotConnected
 
 if TYPE_CHECKING:
     from websockets.http11 import Request, Response
     from websockets.sync.server import Server, ServerConnection
 
-__all__ = ["WORKER_KINDS", "WorkerSockets", "Worker", "WorkersObserver"]
+__all__ = ["WAITING_MAX", "WORKER_KINDS", "Worker", "WorkerSockets", "WorkersObserver"]
 
 #: The workers of the runner that the local Connect talks to.
 WORKER_KINDS = ("background", "interactive", "webapp")
@@ -32,8 +31,8 @@ _PATH = re.compile(r"/public/v1/devops/ws/[^/]+/[^/]+(?P<webapp>/webapp)?")
 _HANDSHAKE_S, _CLOSE_S = 10.0, 1.0
 #: What the runner itself takes.
 _FRAME_BYTES_MAX = 2**21
-#: How many frames wait for a worker that is not there.
-_WAITING_MAX = 10_000
+#: How many frames wait for a worker that is not there, at most.
+WAITING_MAX = 10_000
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -82,7 +81,10 @@ class WorkerSockets:
         self._observer = observer
         self._changed = threading.Condition()
         self._workers: dict[str, Worker] = {}
-        self._waiting: dict[str, deque[str]] = {kind: deque(maxlen=_WAITING_MAX) for kind in WORKER_KINDS}
+        self._waiting: dict[str, deque[str]] = {kind: deque() for kind in WORKER_KINDS}
+        # Held while frames are sent, so that they keep their order. Not `_changed`: a worker that does not read must
+        # not keep anybody from cutting its connection.
+        self._sending = {kind: threading.Lock() for kind in WORKER_KINDS}
         self._is_closed = False
         self._server = self._serve()
         # The threads of its connections inherit that they are daemons: none keeps a dying process alive.
@@ -136,8 +138,14 @@ class WorkerSockets:
             return set(self._workers)
 
     def send(self, kind: str, frame: str) -> None:
-        """Send a frame to the worker of a kind, as soon as there is one."""
+        """Send a frame to the worker of a kind, as soon as there is one.
+
+        Raises:
+            LocalConnectError: too many wait for one already.
+        """
         with self._changed:
+            if len(self._waiting[kind]) >= WAITING_MAX:
+                raise LocalConnectError(f"{WAITING_MAX} frames wait for a {kind} worker already: start the runner")
             self._waiting[kind].append(frame)
             worker = self._workers.get(kind)
         if worker is not None:
@@ -172,12 +180,8 @@ class WorkerSockets:
         self.wait_gone(worker, _HANDSHAKE_S)
 
     def _wait(self, is_true: Callable[[], bool], timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
         with self._changed:
-            while not is_true():
-                if not self._changed.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    return is_true()
-            return True
+            return self._changed.wait_for(is_true, timeout_s)
 
     def _handle(self, connection: ServerConnection) -> None:
         from websockets.exceptions import ConnectionClosed
@@ -198,11 +202,8 @@ class WorkerSockets:
                 self._left(worker)
 
     def _shake_hands(self, connection: ServerConnection) -> Worker:
-        assert connection.request is not None  # a handler runs after the handshake
-        url = urlsplit(connection.request.path)
-        match = _PATH.fullmatch(url.path)
-        is_webapp = match is not None and match.group("webapp")
-        kind = "webapp" if is_webapp else parse_qs(url.query).get("runner_type", ["background"])[0]
+        kind = None if connection.request is None else _kind_of(connection.request.path)
+        assert kind is not None  # or nobody had let it in
         frame = json.loads(connection.recv(timeout=_HANDSHAKE_S))
         worker = Worker(kind, frame["data"], connection)
         connection.send(self._observer.setup(worker))
@@ -213,7 +214,10 @@ class WorkerSockets:
             if self._is_closed:
                 _cut(worker)
                 return
+            former = self._workers.get(worker.kind)
             self._workers[worker.kind] = worker
+        if former is not None:
+            _cut(former)  # it is gone, and nobody has noticed yet
         self._observer.connected(worker)
         self._flush(worker)
         with self._changed:
@@ -229,8 +233,8 @@ class WorkerSockets:
         """Send what waits for a worker; what cannot be sent waits for the next one."""
         from websockets.exceptions import ConnectionClosed
 
-        with self._changed:
-            waiting = self._waiting[worker.kind]
+        waiting = self._waiting[worker.kind]
+        with self._sending[worker.kind]:
             while waiting:
                 try:
                     worker.connection.send(waiting[0])
@@ -239,8 +243,18 @@ class WorkerSockets:
                 waiting.popleft()
 
 
+def _kind_of(target: str) -> str | None:
+    """Give the kind of worker that connects to a path with its query; None: there is nothing there."""
+    url = urlsplit(target)
+    match = _PATH.fullmatch(url.path)
+    if match is None:
+        return None
+    kind = "webapp" if match.group("webapp") else parse_qs(url.query).get("runner_type", ["background"])[0]
+    return kind if kind in WORKER_KINDS else None
+
+
 def _let_in(connection: ServerConnection, request: Request) -> Response | None:
-    if _PATH.fullmatch(urlsplit(request.path).path) is None:
+    if _kind_of(request.path) is None:
         return connection.respond(404, "there is nothing here\n")
     if not is_known_key(request.headers.get("Authorization", "")):
         return connection.respond(401, "send an API key\n")

@@ -6,12 +6,13 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from saga_engine.connect.local_errors import BadFolder
 from saga_engine.connect.local_faults import Fault, FaultKind
 
 __all__ = ["Answer", "Call", "LocalState", "encode", "now", "record"]
@@ -106,17 +107,26 @@ class LocalState:
 
     Args:
         path: the file; made if missing.
+
+    Raises:
+        BadFolder: it cannot be written, or is no such file.
     """
 
     schema = _SCHEMA
 
     def __init__(self, path: str | Path) -> None:
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        # Nobody mourns a local Connect that lost power; its callers' journals are another matter.
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.executescript(self.schema)
+        with ExitStack() as stack:
+            try:
+                self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+                stack.callback(self._connection.close)
+                self._connection.row_factory = sqlite3.Row
+                # Nobody mourns a local Connect that lost power; its callers' journals are another matter.
+                self._connection.execute("PRAGMA synchronous = OFF")
+                self._connection.executescript(self.schema)
+            except sqlite3.Error as e:
+                raise BadFolder(f"{path} cannot be used as a local Connect's state: {e}: name another place") from e
+            stack.pop_all()
 
     def close(self) -> None:
         """Close the file."""

@@ -6,18 +6,20 @@ import itertools
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from saga_engine.connect.local_errors import TaskOverdue, TaskRefused
+from saga_engine.connect.local_errors import TaskGivenUp, TaskOverdue, TaskRefused
 from saga_engine.connect.local_protocol import Category, TaskResult, category_of, task_frame
 from saga_engine.connect.local_state import LocalState, encode, now
 
-__all__ = ["DELIVERIES_MAX", "RETRY_COUNTDOWN_S", "LocalTask", "LocalTasks", "TasksObserver"]
+__all__ = ["DELIVERIES_MAX", "RETRIES_MAX", "RETRY_COUNTDOWN_S", "LocalTask", "LocalTasks", "TasksObserver"]
 
-#: After so many deliveries nobody delivers a task again by itself: a task that never ends must not go on for ever.
-DELIVERIES_MAX = 1_000
+#: After so many deliveries, or so many times `retry` in a row, a task is not delivered again by itself: one that never
+#: ends must not go on for ever, and one that always raises an error tells no more by doing it again.
+DELIVERIES_MAX, RETRIES_MAX = 1_000, 10
 #: How long Connect waits after a `retry`, which has no countdown of its own, in seconds.
 RETRY_COUNTDOWN_S = 30
 
@@ -39,7 +41,7 @@ class LocalTask:
         object_id: the id of the request, or of the schedule.
         data: what an interactive handler is given.
         redeliver_within_s: after a `reschedule` or `retry` it is delivered again after the countdown, but after at most
-            so many seconds; None: only by `deliver`.
+            so many seconds, until it is over or given up (`DELIVERIES_MAX`, `RETRIES_MAX`); None: only by `deliver`.
     """
 
     task_id: str
@@ -51,7 +53,9 @@ class LocalTask:
     #: Deliveries, and those of which nothing came back yet; the lock of `_tasks` guards them.
     _deliveries: int = 0
     _under_way: int = 0
+    #: Why it cannot be delivered, and why it is not delivered again by itself.
     _refusal: str | None = None
+    _given_up: str | None = None
 
     @property
     def category(self) -> Category:
@@ -70,7 +74,7 @@ class LocalTask:
             copies: how many times at once.
 
         Raises:
-            TaskRefused: the extension has no handler for the event.
+            TaskRefused: the extension has no handler for the event, or `copies` is less than 1.
         """
         self._tasks.deliver(self, copies)
 
@@ -83,6 +87,7 @@ class LocalTask:
 
         Raises:
             RunnerFailed: the runner ended by itself meanwhile.
+            TaskGivenUp: nobody delivers it again by itself, see `DELIVERIES_MAX` and `RETRIES_MAX`.
             TaskOverdue: it did not come in time; the message tells what came.
             TaskRefused: the extension has no handler for the event.
         """
@@ -94,6 +99,7 @@ class LocalTask:
 
         Raises:
             RunnerFailed: the runner ended by itself meanwhile.
+            TaskGivenUp: nobody delivers it again by itself.
             TaskOverdue: they did not come in time; the message tells what came.
             TaskRefused: the extension has no handler for the event.
         """
@@ -125,10 +131,10 @@ class LocalTasks:
         self._tasks: dict[str, LocalTask] = {}
         self._subscriptions: Mapping[str, Any] | None = None
         self._timers: set[threading.Timer] = set()
-        self._numbers = itertools.count(1 + self._journaled())
+        self._numbers = itertools.count(1 + self._highest_number())
         self._is_closed = False
 
-    def _journaled(self) -> int:
+    def _highest_number(self) -> int:
         with self._state.transaction() as connection:
             return int(connection.execute("SELECT coalesce(max(number), 0) FROM task").fetchone()[0])
 
@@ -156,7 +162,10 @@ class LocalTasks:
 
     def deliver(self, task: LocalTask, copies: int) -> None:
         """Send a task to its worker, see `LocalTask.deliver`."""
+        if copies < 1:
+            raise TaskRefused(f"{task.task_id}: copies is {copies}; give 1 or more")
         with self._changed:
+            task._given_up = None
             self._refuse(task)
             if task._refusal is not None:
                 raise TaskRefused(task._refusal)
@@ -190,11 +199,11 @@ class LocalTasks:
             task = self._tasks.get(task_id)
             if task is None:  # of an earlier run on this state
                 return
+        self._observer(task, result)  # first: whoever waits goes on as soon as it is written down
         with self._state.transaction() as connection:
             connection.execute(
                 "INSERT INTO result (task_id, at, output) VALUES (?, ?, ?)", (task_id, result.at, encode(output))
             )
-        self._observer(task, result)
         with self._changed:
             task._under_way = max(0, task._under_way - 1)
             self._changed.notify_all()
@@ -211,14 +220,17 @@ class LocalTasks:
             self._redeliver(task, 0)
 
     def _redeliver(self, task: LocalTask, countdown_s: float) -> None:
-        """Deliver a task again after a while, unless nobody wants that, or it is over or under way anyhow."""
+        """Deliver a task again after a while, unless nobody wants that, or it is over, under way or given up anyhow."""
         within_s = task.redeliver_within_s
         if within_s is None:
             return
+        given_up = _why_given_up(task, self.results(task))
         timer = threading.Timer(min(within_s, countdown_s), lambda: self._due(task, timer))
         timer.daemon = True
         with self._changed:
-            if self._is_closed:
+            task._given_up = given_up
+            self._changed.notify_all()
+            if self._is_closed or given_up:
                 return
             self._timers.add(timer)
             timer.start()
@@ -226,7 +238,7 @@ class LocalTasks:
     def _due(self, task: LocalTask, timer: threading.Timer) -> None:
         with self._changed:
             self._timers.discard(timer)
-            is_over = task._under_way or task._deliveries >= DELIVERIES_MAX or self._is_closed or task._refusal
+            is_over = task._under_way or self._is_closed or task._refusal
         if not is_over and not any(result.is_final for result in self.results(task)):
             self.deliver(task, 1)
 
@@ -251,10 +263,12 @@ class LocalTasks:
                     return chosen
                 if task._refusal is not None:
                     raise TaskRefused(task._refusal)
+                if task._given_up is not None:
+                    raise TaskGivenUp(task._given_up)
                 self._check()
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
-                    raise TaskOverdue(_overdue(task, results, timeout_s))
+                    raise TaskOverdue(_told(task, f"not over after {timeout_s:g} s", results))
                 self._changed.wait(min(left_s, _CHECK_S))
 
 
@@ -263,10 +277,23 @@ def _worker_kind(task: LocalTask) -> str:
     return "interactive" if task.category == "interactive" else "background"
 
 
-def _overdue(task: LocalTask, results: list[TaskResult], timeout_s: float) -> str:
-    came = ", ".join(result.result for result in results) or "nothing"
-    last = f"; the last one says: {results[-1].message}" if results and results[-1].message else ""
+def _why_given_up(task: LocalTask, results: list[TaskResult]) -> str | None:
+    """Tell why a task is not delivered again, after a result that does not end it; None: it is."""
+    latest = results[-RETRIES_MAX:]
+    if len(latest) == RETRIES_MAX and all(result.result == "retry" for result in latest):
+        return _told(task, f"given up: it raised an error {RETRIES_MAX} times in a row", results)
+    if task.deliveries >= DELIVERIES_MAX:
+        return _told(task, "given up", results)
+    return None
+
+
+def _told(task: LocalTask, what: str, results: list[TaskResult]) -> str:
+    """Tell how a task stands that did not come to its end."""
+    came = ", ".join(f"{times} x {result}" for result, times in Counter(each.result for each in results).items())
+    lines = (results[-1].message or "").strip().splitlines() if results else []
+    last = f"; at last: {lines[-1]}" if lines else ""  # of a traceback, the last line tells most
+    deliveries = "1 delivery" if task.deliveries == 1 else f"{task.deliveries} deliveries"
     return (
-        f"{task.task_id} ({task.event_type} of {task.object_id}) is not over after {timeout_s:g} s and "
-        f"{task.deliveries} deliveries: {came} came back{last}; the runner's log tells more"
+        f"{task.object_id} ({task.event_type}, {task.task_id}) is {what}; {came or 'nothing'} came back of "
+        f"{deliveries}{last}"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,13 +49,11 @@ class WebTasks:
             TaskOverdue: there was none in that time.
         """
         correlation_id = uuid.uuid4().hex
-        deadline = time.monotonic() + timeout_s
         with self._changed:
             self._answers[correlation_id] = None
         self._send(web_task_frame(correlation_id, method, path, headers, body))
         with self._changed:
-            while self._answers[correlation_id] is None and time.monotonic() < deadline:
-                self._changed.wait(deadline - time.monotonic())
+            self._changed.wait_for(lambda: self._answers[correlation_id] is not None, timeout_s)
             answer = self._answers.pop(correlation_id)
         if answer is None:
             raise TaskOverdue(f"{method} {path}: the extension's web application gave no answer in {timeout_s:g} s")
