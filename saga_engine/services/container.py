@@ -10,12 +10,14 @@ in the scope that keeps it, so it never sees a child's bindings. All else is bui
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
+from weakref import WeakSet
 
 from saga_engine.services.bells import Bell
 from saga_engine.services.bindings import (
@@ -102,6 +104,7 @@ class Container:
         self._overrides = Overrides()
         #: How many types, and how many async providers, are bound here.
         self._types = self._asyncs = 0
+        _lasting.add(self)
         for provider in providers:
             self.bind_provider(provider)
 
@@ -233,6 +236,8 @@ class Container:
         scope._lock = self._root()._lock if kind == "plugin" else threading.RLock()
         scope._overrides = self._overrides
         scope._types = scope._asyncs = 0
+        if kind == "plugin":
+            _lasting.add(scope)
         return scope
 
     def _around(self) -> Iterator[Container]:
@@ -630,6 +635,25 @@ class Container:
                 self._note_kept(binding, shelf, value)
         finally:
             making.is_over.ring()
+
+
+#: Where services are kept for longer than an execution: the outermost containers, and the scopes of plugins.
+_lasting: WeakSet[Container] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Forget what other threads were building at the fork: nobody here goes on with it, or gives its lock back."""
+    locks = {container._lock: threading.RLock() for container in _lasting}
+    for container in _lasting:
+        container._lock = locks[container._lock]
+        container._overrides.after_fork_in_child()
+        for shelf in (container._kept, *(layer.kept.get(container, {}) for layer in container._overrides.layers)):
+            for key in [key for key, value in shelf.items() if isinstance(value, _Making)]:
+                del shelf[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def wants_nothing(cls: type) -> bool:

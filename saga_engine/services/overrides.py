@@ -46,3 +46,7 @@ class Overrides:
         """End a block, whichever began last."""
         with self._lock:
             self.layers = tuple(each for each in self.layers if each is not layer)
+
+    def after_fork_in_child(self) -> None:
+        """Have a lock that no other thread held when this process began."""
+        self._lock = threading.Lock()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import signal
 import threading
 from abc import ABC, abstractmethod
 from logging import LoggerAdapter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Optional, Protocol, TypeVar
 
+import anyio
 import pytest
 
 from saga_engine.services import (
@@ -31,6 +34,9 @@ from transactions.errors import SagaError
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypeCheckers
+
+
+DEADLINE_S = 20
 
 
 class Vendor:
@@ -927,3 +933,45 @@ def test_get_inside_asks_for_values_only_if_they_are_wanted():
         raise AssertionError("nobody wants them")
 
     assert isinstance(Container().get_inside(WantsNothing, instances), WantsNothing)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")  # which is what is tested
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", ["application", "plugin"])
+def test_a_forked_child_does_not_wait_for_what_its_parent_is_building(kind, is_async):
+    parent, begun, may_go = os.getpid(), threading.Event(), threading.Event()
+
+    def build():
+        if os.getpid() == parent:
+            begun.set()
+            assert may_go.wait(DEADLINE_S)
+        return "built"
+
+    class Slow(ServiceProvider):
+        @scoped(kind)
+        def provide_session(self):
+            return build()
+
+    class AsyncSlow(ServiceProvider):
+        @scoped(kind)
+        async def provide_session(self):
+            return await anyio.to_thread.run_sync(build)
+
+    scope = Container([AsyncSlow if is_async else Slow]).scope("plugin")
+    builder = threading.Thread(target=anyio.run, args=[scope.aget, "session"])
+    builder.start()
+    assert begun.wait(DEADLINE_S)
+    child = os.fork()
+    if child == 0:
+        answer = None
+        try:
+            # Not in a thread of its own, which may get the identity of the one that holds the lock.
+            signal.alarm(DEADLINE_S)
+            answer = anyio.run(scope.aget, "session")
+        finally:
+            os._exit(0 if answer == "built" else 1)
+    _, status = os.waitpid(child, 0)
+    may_go.set()
+    builder.join(DEADLINE_S)
+    assert status == 0
