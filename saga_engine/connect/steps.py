@@ -20,7 +20,7 @@ from saga_engine.connect.parameters import Parameters
 from saga_engine.connect.requests import ConnectRequest
 from saga_engine.connect.tier_requests import view_of
 from saga_engine.context import SagaContext
-from saga_engine.errors import BadSetting
+from saga_engine.errors import BadSetting, UndoRequested
 from transactions import BackgroundTransaction, Kind, Probe, RetryPolicy, Suspend
 
 __all__ = [
@@ -161,7 +161,8 @@ class RejectWhenUndone(ConnectStep):
     """Listed first, it does nothing; its undo, which so comes last, rejects the request in Connect.
 
     So an order that was undone does not stay open in Connect. The request of an execution that had completed, and is
-    undone later, is approved and stays so.
+    undone later, is approved and stays so. One that somebody approved by hand while the saga turned back is for a
+    person: the undo parks.
     """
 
     def reason_for(self, request: dict[str, Any], e: Exception) -> str:
@@ -173,18 +174,20 @@ class RejectWhenUndone(ConnectStep):
         return BackgroundResponse.done()
 
     def compensate(self, request: dict[str, Any], e: Exception) -> Any:
-        """Reject the request, unless it is rejected or approved already."""
+        """Reject the request, unless it is rejected already, or what is undone had completed."""
         reason = self.reason_for(request, e)[:_REASON_CHARS_MAX]
-        return self._carry_out(self._rejecting(view_of(request), reason))
+        return self._carry_out(self._rejecting(view_of(request), reason, isinstance(e, UndoRequested)))
 
-    def _rejecting(self, request: ConnectRequest, reason: str) -> Conversation[BackgroundResponse]:
+    def _rejecting(self, request: ConnectRequest, reason: str, had_completed: bool) -> Conversation[BackgroundResponse]:
         try:
             yield from failing(request, reason)
         except RefusedByConnect as refusal:
             status = yield from _status_after(refusal, request)
             if status in _OPEN:
                 raise
-            self.logger.warning("%s stays as it is: it is %s", request.id, status)
+            if status in _APPROVED and not had_completed:
+                return BackgroundResponse.fail(f"{request.id} is {status} in Connect, but was undone: {reason}")
+            self.logger.info("%s stays as it is: it is %s", request.id, status)
         else:
             self.logger.info("%s is rejected: %s", request.id, reason)
         return BackgroundResponse.done()
@@ -246,7 +249,8 @@ class UpdateParameters(ConnectStep):
 
     Override `values`, or let earlier steps fill `context.state["parameters"]`. Of a request that somebody has approved
     by hand, Connect takes no changes: that is logged, and the saga goes on. The undo leaves alone what somebody has
-    changed since, and a request that was rejected, of which Connect takes no changes either.
+    changed since, and the request that was rejected, or that was approved by an execution which had completed: Connect
+    takes no changes of either.
     """
 
     def values(self, request: dict[str, Any]) -> Mapping[str, Any]:
@@ -264,7 +268,7 @@ class UpdateParameters(ConnectStep):
 
     def compensate(self, request: dict[str, Any], e: Exception) -> Any:
         """Write back what was there before."""
-        return self._carry_out(self._writing_back(view_of(request)))
+        return self._carry_out(self._writing_back(view_of(request), isinstance(e, UndoRequested)))
 
     @property
     def _key(self) -> str:
@@ -307,12 +311,12 @@ class UpdateParameters(ConnectStep):
             request.set_value(name, value)
         return Probe.NOT_DONE if request.changed_parameters() else Probe.DONE
 
-    def _writing_back(self, delivered: ConnectRequest) -> Conversation[BackgroundResponse]:
+    def _writing_back(self, delivered: ConnectRequest, had_completed: bool) -> Conversation[BackgroundResponse]:
         noted: dict[str, Any] = self.context.state.get(self._key, {})
         if noted:
             request = yield from getting(delivered)
-            if request.status == "failed":
-                self.logger.info("%s is rejected: its parameters stay as they are", request.id)
+            if request.status == "failed" or (had_completed and request.status in _APPROVED):
+                self.logger.info("%s is %s: its parameters stay as they are", request.id, request.status)
             else:
                 ours = {name: was["before"] for name, was in noted.items() if request.value(name) == was["after"]}
                 sent = yield from updating(request, ours)

@@ -405,10 +405,22 @@ def test_an_order_that_was_undone_is_rejected_last_and_once(stub: ConnectStub, d
     assert stub.effects == [WRITTEN, WRITTEN_BACK, "fail PR-1"]
 
 
-def test_what_is_undone_after_its_approval_stays_approved(stub: ConnectStub, client: Any) -> None:
-    stub.requests["PR-1"]["status"] = "approved"
-    assert compensate_step(RejectWhenUndone, ASSET_REQUEST, client=client).response.status == "success"
-    assert stub.requests["PR-1"]["status"] == "approved"
+def test_what_is_undone_after_its_approval_stays_approved_with_its_parameters(
+    stub: ConnectStub, deliver: Any, new_engine: Any
+) -> None:
+    engine = new_engine(sagas=[Order], client=stub.client)
+    assert deliver(Order, on=engine).status == "success"
+    before = list(stub.effects)
+    engine.undo("Order:PR-1", note="it was cancelled")
+    assert engine.get("Order:PR-1").status is SagaStatus.COMPENSATED
+    assert (stub.requests["PR-1"]["status"], stub.values("PR-1")["tenant"]) == ("approved", "T-1")
+    assert stub.effects == before
+
+
+def test_an_order_that_was_approved_by_hand_while_it_was_undone_parks(stub: ConnectStub, client: Any) -> None:
+    result = run_saga(saga_of(RejectWhenUndone, ByHand(stub, "approved"), Refuse), ASSET_REQUEST, client=client)
+    assert result.status is SagaStatus.PARKED
+    assert "PR-1 is approved in Connect, but was undone: no credit" in str(result.record.error)
 
 
 def test_a_request_that_connect_does_not_let_be_rejected_yet_is_not_forgotten(stub: ConnectStub, client: Any) -> None:
