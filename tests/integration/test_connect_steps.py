@@ -175,6 +175,19 @@ def test_a_time_out_after_the_work_doubles_nothing(stub: ConnectStub, kind: str)
     assert stub.effects == [WRITTEN, "approve PR-1"]
 
 
+@pytest.mark.parametrize("kind", ["client", "async_client"])
+def test_a_time_out_after_the_work_asks_the_customer_once_and_rejects_once(stub: ConnectStub, kind: str) -> None:
+    stub.timeout_s = 0.2
+    client = getattr(stub, kind)
+    for verb in ("update", "inquire", "fail"):
+        stub.fault(verb, HANGS)
+    result = run_saga(Inquiry, ASSET_REQUEST, client=client, until=SagaStatus.SUSPENDED)
+    assert (result.status, stub.effects) == (SagaStatus.SUSPENDED, ASKED)
+    stub.requests["PR-1"]["status"] = "pending"
+    assert run_saga(saga_of(RejectWhenUndone, Refuse), ASSET_REQUEST, client=client).status is SagaStatus.COMPENSATED
+    assert stub.effects == [*ASKED, "fail PR-1"]
+
+
 def test_connect_is_asked_again_when_it_said(stub: ConnectStub, client: Any) -> None:
     clock = ManualClock()
     stub.fault("approve", "429", "429")
