@@ -6,10 +6,12 @@ import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from connect.eaas.core.constants import EVENT_INFO_ATTR_NAME
 from connect.eaas.core.decorators import event, schedulable
+from connect.eaas.core.enums import EventType
 from connect.eaas.core.extension import EventsApplicationBase
 
 from saga_engine.connect.sweeper import Sagas, asweep, sweep
@@ -25,6 +27,10 @@ _OWN_NAMES = (_SWEEPER, "sagas", "async_sagas")
 _MADE_OF = "_saga_made_of"
 #: Whoever asks one of these waits for the answer itself, which is no BackgroundResponse.
 _INTERACTIVE = ("product_action_execution", "product_custom_event_processing", "scheduled_execution")
+#: The types of events that the framework knows; Connect has more.
+_KNOWN_EVENTS = frozenset(value for name, value in vars(EventType).items() if name.isupper())
+#: How much of a name, 0 to 1, must be that of a known event for it to be one that was mistyped: all but two letters.
+_LIKENESS = 0.95
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,12 @@ def _handling(application: type, event_type: str, value: Any) -> Handling:
         raise BadDefinition(
             f"{application.__name__}.{event_type}: that event is answered at once, and not by a saga; "
             "write a method with @event"
+        )
+    meant = get_close_matches(event_type, _KNOWN_EVENTS, n=1, cutoff=_LIKENESS)
+    if meant and event_type not in _KNOWN_EVENTS:
+        raise BadDefinition(
+            f"{application.__name__}.{event_type}: did you mean {meant[0]}? Nothing would ever be delivered to a name "
+            "that was mistyped; if Connect has that event, write a method with @event"
         )
     return value if isinstance(value, Handling) else on(value)
 

@@ -339,6 +339,28 @@ def test_events_that_are_answered_at_once_are_refused(event_type: str) -> None:
         type(SagaEventsApplication)("App", (SagaEventsApplication,), {event_type: PurchaseSaga})
 
 
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [
+        ("asset_purchase_request_procesing", "asset_purchase_request_processing"),
+        ("asset_purchse_request_processing", "asset_purchase_request_processing"),
+        ("tier_config_setup_request_proccessing", "tier_config_setup_request_processing"),
+        ("listing_new_requests_processing", "listing_new_request_processing"),
+    ],
+)
+def test_an_event_that_was_mistyped_is_refused_with_the_one_that_was_meant(mistyped: str, meant: str) -> None:
+    with pytest.raises(BadDefinition, match=f"App.{mistyped}: did you mean {meant}?"):
+        type(SagaEventsApplication)("App", (SagaEventsApplication,), {mistyped: PurchaseSaga})
+
+
+def test_events_that_the_framework_does_not_know_are_taken() -> None:
+    class App(SagaEventsApplication):
+        helpdesk_case_processing = PurchaseSaga
+        asset_revoke_request_processing = PurchaseSaga
+
+    assert set(events_of(App)) == {"helpdesk_case_processing", "asset_revoke_request_processing"}
+
+
 @pytest.mark.parametrize("name", ["sagas", "async_sagas", "resume_sagas"])
 def test_names_with_a_meaning_of_their_own_are_no_events(name: str) -> None:
     with pytest.raises(BadDefinition, match=name):
