@@ -6,7 +6,7 @@
     VENDOR_URL = "https://api.vendor.example"
 
     [plugins]
-    enabled = true                               # without it no plugin, extension or module is loaded
+    enabled = true                               # false: no plugin, extension or module is loaded
     discover = false                             # also load all that installed packages announce
     load = [{ plugin = "shop.plugins:Shop", config = { region = "eu" } }, { plugin = "audit" }]
 
@@ -39,6 +39,7 @@ _FILE_BYTES_MAX = 1_048_576
 _KEYS = ("journal", "variables", "plugins", "extensions", "modules")
 _PLUGINS_KEYS = ("enabled", "discover", "load")
 _PLUGIN_KEYS = ("plugin", "config")
+_ENABLED = ("plugins", "enabled")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def load_configuration(path: str | Path) -> Configuration:
     if journal is not None and not isinstance(journal, str):
         raise ConfigError(f"{journal!r} is no journal: give a URL such as sqlite:///saga.db", ("journal",))
     if not PluginsAutoConfiguration(given).is_enabled:
+        _refuse_undecided(given)
         return Configuration(journal, variables)
     extensions = _table(given, "extensions", ())
     for name in extensions:
@@ -89,6 +91,13 @@ def load_configuration(path: str | Path) -> Configuration:
     if not isinstance(modules, list):
         raise ConfigError(f"{modules!r} is no list: give a list of modules", ("modules",))
     return Configuration(journal, variables, _plugins(_table(given, "plugins", ())), extensions, tuple(modules))
+
+
+def _refuse_undecided(given: Mapping[str, Any]) -> None:
+    """Do not leave out in silence what somebody wrote down."""
+    written = [f"[{name}]" for name in ("plugins", "extensions", "modules") if given.get(name)]
+    if written and "enabled" not in (given.get("plugins") or {}):
+        raise ConfigError(f"{', '.join(written)} is not loaded: write true, or false to leave it out", _ENABLED)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -564,6 +564,9 @@ def test_d7_nothing_is_loaded_unless_the_configuration_enables_plugins(tmp_path:
         ("[plugins]\nenabled = true\ndiscover = 1", "plugins.discover: 1 is neither"),
         ("modules = 1\n[plugins]\nenabled = true", "modules: 1 is no list"),
         ("extensions = 1\n[plugins]\nenabled = true", "extensions: 1 is no table"),
+        ("[plugins]\nload = ['a:B']", r"plugins.enabled: \[plugins\] is not loaded: write true, or false"),
+        ("[[modules]]\nmodule = 'a.B'", r"plugins.enabled: \[modules\] is not loaded"),
+        ("[extensions.a]\n[plugins]", r"plugins.enabled: \[extensions\] is not loaded"),
         ("= 1", "is no TOML"),
     ],
 )
