@@ -51,6 +51,14 @@ class Background(ABC):
         self._waits = Waits()
 
     @abstractmethod
+    def start_plugins(self) -> None:
+        """Start the plugins, unless that was done.
+
+        Raises:
+            PluginError: one cannot be started.
+        """
+
+    @abstractmethod
     def _check(self, saga: type[Saga]) -> None:
         """Check the definition of a saga."""
 
@@ -184,11 +192,14 @@ class Background(ABC):
     def _begun_worker(self) -> Worker:
         """Give the worker; made when first asked for, anew after a fork and after a stop."""
         with _lock:
-            if self._is_closed:
-                raise NotAllowed("the engine is closed: make another one")
+            self._refuse_when_closed()
             if self._worker is None or not self._worker.is_usable:
                 self._worker = self._new_worker()
             return self._worker
+
+    def _refuse_when_closed(self) -> None:
+        if self._is_closed:
+            raise NotAllowed("the engine is closed: make another one")
 
     # --- waiting ---
 
@@ -230,16 +241,21 @@ class Background(ABC):
     def run(self, stop_timeout_s: float | None = None) -> int:
         """Be a worker until `stop` is called or, in the main thread, until SIGTERM or SIGINT; then stop gracefully.
 
-        What is due or was left by a dead process is taken up first.
+        What is due or was left by a dead process is taken up first, after the plugins were started.
 
         Args:
             stop_timeout_s: how long to wait for running steps; by default the engine's.
 
         Returns:
             How many executions were still under way then; 0 after a clean stop.
+
+        Raises:
+            PluginError: a plugin cannot be started; nothing is taken up.
         """
         timeout_s = self._stop_timeout_s if stop_timeout_s is None else stop_timeout_s
         _check_seconds("run(stop_timeout_s", timeout_s)
+        self._refuse_when_closed()
+        self.start_plugins()
         return run_until_stopped(self._begun_worker(), timeout_s)
 
     def stop(self, timeout_s: float | None = None) -> int:

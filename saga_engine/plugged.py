@@ -107,7 +107,7 @@ class Plugged:
         return self._plugged_in().module_api
 
     def start_plugins(self) -> None:
-        """Start the plugins now; without this they are started before the first execution is driven.
+        """Start the plugins now; without this, `run` or the first execution that is driven does.
 
         Raises:
             PluginError: one cannot be started.

@@ -109,6 +109,7 @@ def worker(
         **configured(),
     )
     with engine:
+        engine.start_plugins()
         board.begin(f"{', '.join(saga.__name__ for saga in sagas)} in {url}")
         with board:
             # Inside, because the board puts itself between standard error and whoever keeps a hold of it.

@@ -24,6 +24,9 @@ __all__ = ["HostedExtension", "House", "check_outside", "is_inside"]
 #: The extension as a part of which the present task runs.
 _inside: ContextVar[str | None] = ContextVar("saga_extension", default=None)
 
+#: What an extension that is no `ExtensionBase` has at least one of.
+_HOOKS = ("load", "unload", "run", "worker", "spinup", "spindown")
+
 
 def is_inside() -> bool:
     """Tell whether the present task was started by an extension."""
@@ -105,6 +108,11 @@ class HostedExtension(PluginUnit):
         self.configuration = host.configuration
         self._logger = host.logger
         self.extension = self._built()
+        if not any(callable(getattr(self.extension, name, None)) for name in _HOOKS):
+            raise PluginLoadError(
+                f"extension {self.plugin.id!r} is {self.extension!r}, which has none of {', '.join(_HOOKS)}: derive "
+                "its class from ExtensionBase"
+            )
         for name in ("run", "worker"):
             task = getattr(self.extension, name, None)
             if task is not None and not inspect.iscoroutinefunction(task):

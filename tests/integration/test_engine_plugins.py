@@ -97,6 +97,41 @@ def test_a_plugin_gives_a_saga_its_services_and_its_middlewares_and_lives_as_lon
     assert seen[-1] == "stopped"
 
 
+def test_a_worker_starts_the_plugins_though_there_is_nothing_to_do(tmp_path: Path) -> None:
+    runs = threading.Event()
+
+    class Poller(ExtensionBase):
+        async def run(self) -> None:
+            runs.set()
+
+    with Engine(f"sqlite:///{tmp_path / 'saga.db'}", config={}, plugins=[Shop], extensions={"one": Poller}) as engine:
+        worker = threading.Thread(target=engine.run, daemon=True)
+        worker.start()
+        assert runs.wait(LIMIT_S)
+        while worker.is_alive():  # it may not have begun to work: then there is nothing to stop yet
+            engine.stop()
+            worker.join(0.01)
+    assert seen == ["started", "stopped"]
+
+
+def test_a_worker_whose_plugin_cannot_be_started_does_not_begin() -> None:
+    @plugin(id="broken", version="1")
+    class Broken:
+        async def start(self) -> None:
+            raise OSError("no network")
+
+    with Engine("memory://", config={}, plugins=[Broken]) as engine, pytest.raises(PluginStartError, match="network"):
+        engine.run()
+
+
+def test_a_closed_engine_starts_no_plugins() -> None:
+    engine = Engine("memory://", config={}, plugins=[Shop])
+    engine.close()
+    with pytest.raises(NotAllowed, match="closed"):
+        engine.run()
+    assert seen == []
+
+
 def test_a_middleware_of_a_plugin_is_outside_those_of_the_saga() -> None:
     class Wrapped(Shop.ShopSaga):
         def middlewares(self, request: dict[str, Any]) -> list[Any]:

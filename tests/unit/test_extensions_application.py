@@ -424,6 +424,13 @@ async def test_c3_a_module_with_construct_is_asked_for_the_extension(host: Host)
     assert type(host.extensions.get("one")) is Noting
 
 
+@pytest.mark.parametrize("source", [dict, object(), ModuleType("empty")])
+async def test_c3_what_has_no_part_of_an_extension_is_refused(host: Host, source: Any) -> None:
+    host.extensions.add("one", source)
+    with pytest.raises(PluginLoadError, match=r"has none of load, unload, run, .*derive its class from ExtensionBase"):
+        await host.extensions.load("one")
+
+
 async def test_c3_a_run_that_is_not_async_is_refused(host: Host) -> None:
     class Plain(Noting):
         def run(self) -> None:
