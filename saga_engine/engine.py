@@ -36,6 +36,7 @@ from saga_engine.errors import (
     BadJournalURL,
     BadRequest,
     LeaseLost,
+    NotAllowed,
     SagaError,
     TransactionException,
     TransactionNotSelected,
@@ -708,7 +709,16 @@ class Engine(Plugged, Corrections, Background, Recovery):
     # --- closing ---
 
     def close(self) -> None:
-        """Stop the worker, then the plugins; give back threads and, if this engine opened it, the journal."""
+        """Stop the worker, then the plugins; give back threads and, if this engine opened it, the journal.
+
+        Raises:
+            NotAllowed: this runs on the engine's own event loop, which is to end: it is called by a plugin's hook.
+        """
+        if self._threads.is_own_loop():
+            raise NotAllowed(
+                "a hook, callback or async step closes the engine that runs it: call close in a thread of its own, "
+                "or stop()"
+            )
         self._close_background()
         if self._plugging is not None:
             self._plugging.close()

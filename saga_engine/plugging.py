@@ -7,15 +7,16 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import anyio
 from connect.eaas.core.responses import BackgroundResponse
 
 from saga_engine.application import scope_of_plugins
 from saga_engine.context import current_context
-from saga_engine.errors import BadJournalURL, NotAllowed, SagaError
+from saga_engine.errors import BadJournalURL, NotAllowed
 from saga_engine.extensions.application import ExtensionManager
 from saga_engine.extensions.callbacks import Callbacks
 from saga_engine.extensions.discovery import discover_plugins
@@ -98,7 +99,9 @@ class Plugging:
         self._settings: dict[str, Mapping[str, Any]] = {}
         self._container = container
         self._provided = ContributedProviders(container)
-        self.manager = PluginManager(container=scope_of_plugins(container, services), engine=engine)
+        self.manager: PluginManager = _ManagerAtHome(
+            threads, container=scope_of_plugins(container, services), engine=engine
+        )
         self.extensions = ExtensionService(self.manager)
         self.background = ExtensionManager(engine, self.manager)
         points = self.manager.points
@@ -112,13 +115,19 @@ class Plugging:
         self._teller: threading.Thread | None = None
 
     def _await_plainly(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        if self._threads.is_own_loop():
+        try:
+            self._refuse_on_own_loop()
+        except NotAllowed:
             coroutine.close()
+            raise
+        return self._threads.await_plainly(coroutine)
+
+    def _refuse_on_own_loop(self) -> None:
+        if self._threads.is_own_loop():
             raise NotAllowed(
                 "a hook or callback of a plugin waits for what needs its own event loop: call the engine in a thread, "
                 "by await anyio.to_thread.run_sync(...)"
             )
-        return self._threads.await_plainly(coroutine)
 
     # --- adding ---
 
@@ -182,6 +191,7 @@ class Plugging:
         """
         if self._is_started:
             return
+        self._refuse_on_own_loop()
         if not self._starting.acquire(timeout=_START_WAIT_S):
             raise NotAllowed(
                 f"plugins are still being started after {_START_WAIT_S:g} s, and nothing is driven before: the "
@@ -218,7 +228,7 @@ class Plugging:
         try:
             self._await_plainly(self._stop())
             self._own_ledger.undo_all()
-        except SagaError:
+        except BaseException:  # whatever it is, what the engine holds is to be given back after this
             _logger.exception("plugins could not be stopped cleanly")
 
     # --- what they contribute ---
@@ -308,7 +318,8 @@ class Plugging:
         while (told := self._tellings.get()) is not None:
             try:
                 self._tell_of(*told)
-            except Exception:  # the journal may be gone, for example; the next telling is worth trying
+            # The journal may be gone, for example; the next telling is worth trying, and nobody else would tell it.
+            except BaseException:
                 _logger.exception("%s: callbacks could not be told of %s", told[0], type(told[1]).__name__)
 
     def _tell_of(self, saga_id: str, entry: Entry) -> None:
@@ -319,6 +330,41 @@ class Plugging:
             self.callbacks.notify_plainly(name, saga_id=saga_id, step=entry.step, error=error)
         else:
             self.callbacks.notify_plainly(name, record=self._engine.get(saga_id))
+
+
+class _ManagerAtHome(PluginManager):
+    """The manager of an engine's plugins: its hooks run on the engine's own event loop, whoever asks for that."""
+
+    def __init__(self, threads: Threads, **options: Any) -> None:
+        super().__init__(**options)
+        self._threads = threads
+
+    async def start_all(self) -> None:
+        await self._at_home(super().start_all)
+
+    async def start_plugin(self, plugin_id: str) -> None:
+        await self._at_home(super().start_plugin, plugin_id)
+
+    async def stop_plugin(self, plugin_id: str) -> None:
+        await self._at_home(super().stop_plugin, plugin_id)
+
+    async def stop_all(self) -> None:
+        await self._at_home(super().stop_all)
+
+    async def remove(self, plugin_id: str) -> bool:
+        is_removed: bool = await self._at_home(super().remove, plugin_id)
+        return is_removed
+
+    async def unload_all(self) -> None:
+        await self._at_home(super().unload_all)
+
+    async def reload(self, plugin_id: str, configuration: Mapping[str, Any] | None = None) -> None:
+        await self._at_home(super().reload, plugin_id, configuration)
+
+    async def _at_home(self, operation: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+        if self._threads.is_own_loop():
+            return await operation(*arguments)
+        return await anyio.to_thread.run_sync(lambda: self._threads.await_plainly(operation(*arguments)))
 
 
 def _callback_of(entry: Entry) -> str | None:

@@ -59,7 +59,7 @@ def run(target: str, request_file: str, is_waiting: bool, url: str, is_json: boo
 
 
 @click.command(epilog=EPILOG)
-@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @click.option(
     "--concurrency",
     "concurrency_max",
@@ -92,9 +92,10 @@ def worker(
 ) -> int:
     """Carry on whatever can go on, until SIGTERM or Ctrl-C.
 
-    TARGET is a saga, MODULE:CLASS, or a MODULE that has some. What is due, was left by a dead process or has mail is
-    taken up, also of other sagas that can be imported. Several workers may share one journal. A first signal stops it
-    gracefully: nothing new starts, running steps are waited for, the rest is given back. A second one does not wait.
+    TARGET is a saga, MODULE:CLASS, or a MODULE that has some; the sagas of plugins need none. What is due, was left by
+    a dead process or has mail is taken up, also of other sagas that can be imported. Several workers may share one
+    journal. A first signal stops it gracefully: nothing new starts, running steps are waited for, the rest is given
+    back. A second one does not wait.
     """
     sagas = [saga for target in targets for saga in import_sagas(target)]
     board = board_for(is_json)
@@ -110,6 +111,10 @@ def worker(
     )
     with engine:
         engine.start_plugins()
+        if configured():
+            sagas.extend(engine.plugins.points.get("sagas"))
+        if not sagas:
+            raise click.UsageError("name a TARGET, or by --config a file whose plugins have sagas")
         board.begin(f"{', '.join(saga.__name__ for saga in sagas)} in {url}")
         with board:
             # Inside, because the board puts itself between standard error and whoever keeps a hold of it.

@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from saga_engine.extensions.errors import NoTaskGroup, TaskFailedEarly, TaskGroupOpen
+from saga_engine.extensions.guarded import call_guarded, guarded_tasks
 
 __all__ = ["Configuration", "ExtensionBase"]
 
@@ -123,7 +124,7 @@ class ExtensionBase(Generic[TApp]):
         """
         if self._tasks is not None:
             raise TaskGroupOpen(f"the nursery of {self!r} is already open: open it once, around all that uses it")
-        tasks = self._tasks = anyio.create_task_group()
+        tasks = self._tasks = guarded_tasks()
         try:
             async with tasks:
                 yield tasks
@@ -193,7 +194,7 @@ class ExtensionBase(Generic[TApp]):
 
     async def _run_protected(self, func: BackgroundFunction, args: tuple[Any, ...]) -> None:
         try:
-            await func(*args)
+            await call_guarded(func, *args)
         except Exception:
             self._crashed(func)
 
@@ -227,7 +228,7 @@ class _Launch:
     async def run(self, *, task_status: TaskStatus[Any]) -> None:
         self._status = task_status
         try:
-            await self._func(*self._args, task_status=self)
+            await call_guarded(self._func, *self._args, task_status=self)
         except Exception as error:
             if self._report is not None:
                 self._report(self._func)

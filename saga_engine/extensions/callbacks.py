@@ -17,11 +17,13 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import anyio
 
 from saga_engine.extensions.errors import ModuleFailure, NotConforming, OperationDenied, UnknownRegistration
+from saga_engine.extensions.guarded import call_apart
 from saga_engine.extensions.points import Contribution, Points
 
 __all__ = [
@@ -263,7 +265,7 @@ class _Callback:
         answer = None
         try:
             with anyio.move_on_after(timeout_s) as scope:
-                answer = await self.function(*values)
+                answer = await call_apart(partial(self.function, *values))
         except Exception as error:
             raise ModuleFailure(f"{self.title} raised {type(error).__name__}: {error}") from error
         if scope.cancelled_caught:

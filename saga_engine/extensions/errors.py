@@ -22,6 +22,7 @@ SagaError                           (transactions.errors)
 ├── TaskGroupOpen                   the task group is open already; also a RuntimeError
 ├── TaskFailedEarly                 a background task ended before it had started; also a RuntimeError
 ├── NoClient                        a client left that never came; also a RuntimeError
+├── TaskInterrupted                 a task of a plugin ended itself, by `sys.exit()` or by a cancellation
 ├── UndoFailed                      something that was registered cannot be taken back
 ├── ModuleFailure                   a callback raised where an answer was needed
 ├── OperationDenied                 a callback denied the operation
@@ -63,6 +64,7 @@ __all__ = [
     "SetterError",
     "TaskFailedEarly",
     "TaskGroupOpen",
+    "TaskInterrupted",
     "UndoFailed",
     "UnknownExtension",
     "UnknownRegistration",
@@ -175,6 +177,10 @@ class TaskFailedEarly(SagaError, RuntimeError):
 
 class NoClient(SagaError, RuntimeError):
     """No client is connected."""
+
+
+class TaskInterrupted(SagaError):
+    """Code of a plugin ended its own task: it called `sys.exit()`, or cancelled itself."""
 
 
 class UndoFailed(SagaError):

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import anyio
-
 from saga_engine.extensions.errors import PluginError, PluginStartError, PluginStopError, UndoFailed
+from saga_engine.extensions.guarded import call_apart
 from saga_engine.extensions.ledger import Ledger
 from saga_engine.extensions.life import Life, reason_of
 from saga_engine.extensions.plugin import PluginDescriptor, PluginState
@@ -141,12 +140,15 @@ class Holding:
         if not self.is_unload_due:
             return
         try:
-            with self._turns.hook():
-                await self._unit.unload()
+            await call_apart(self._unload)
         except Exception as error:
             self.is_unload_due = False
             raise self._failure(PluginStopError, [(f"unload raised {reason_of(error)}", error)], _NOT_CLEAN) from error
         self.is_unload_due = False
+
+    async def _unload(self) -> None:
+        with self._turns.hook():
+            await self._unit.unload()
 
     def take_back(self) -> None:
         """Take back all that it registered.
@@ -162,11 +164,11 @@ class Holding:
     def _failure(
         self, kind: type[PluginError], errors: Sequence[tuple[str, BaseException]], message: str
     ) -> BaseException:
-        """Become FAILED, and give what to raise: one of our errors, or what is to end more than the plugin."""
+        """Become FAILED, and give what to raise: one of our errors, or what is to end the program."""
         reason = "; ".join(told for told, _ in errors)
         self._become(PluginState.FAILED, f"{self._failed_reason}; {reason}" if self._failed_reason else reason)
         first = errors[0][1]
-        if not isinstance(first, (Exception, anyio.get_cancelled_exc_class())):
+        if isinstance(first, KeyboardInterrupt):
             return first
         failure = kind(message.format(id=self.plugin.id, reason=reason))
         failure.__cause__ = first

@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from saga_engine.extensions.errors import PluginStateError
+from saga_engine.extensions.guarded import guarded_tasks
 from saga_engine.extensions.loops import spawn
 from saga_engine.extensions.turns import Turns
 from saga_engine.extensions.unit import PluginUnit
@@ -146,7 +147,7 @@ class Life:
     async def _hold_background(self, *, task_status: TaskStatus[TaskGroup]) -> None:
         """Hold the plugin's task group open, apart from the hooks: these go on when one of its tasks fails."""
         try:
-            async with anyio.create_task_group() as background:
+            async with guarded_tasks() as background:
                 task_status.started(background)
                 await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():

@@ -332,6 +332,8 @@ class PluginManager:
             plugin_id: the plugin.
             configuration: its new configuration; None: the one it has. Those that depend on it keep theirs.
 
+        If it is cancelled, all of them are there, and those that had been stopped stay so.
+
         Raises:
             PluginStateError: there is none of that id; or as for `start_all`.
             PluginLoadError: one could not be added again, and is not there any more.
@@ -344,12 +346,15 @@ class PluginManager:
             family = self._family(first)
             started = [held.plugin.id for held in family if held.state is PluginState.STARTED]
             errors: list[PluginError] = []
-            for held in reversed(family):
-                await self._stop(held, errors)
-                await self._forget(held, errors)
-            for held in family:
-                is_changed = held is first and configuration is not None
-                self._attach_again(held, configuration if is_changed else held.host.configuration, errors)
+            try:
+                for held in reversed(family):
+                    await self._stop(held, errors)
+                    await self._forget(held, errors)
+            finally:  # also when it is cancelled: what was removed must not be gone
+                for held in family:
+                    if held.plugin.id not in self._held:
+                        is_changed = held is first and configuration is not None
+                        self._attach_again(held, configuration if is_changed else held.host.configuration, errors)
             for other in started:
                 with _gathered(errors):
                     await self._start_again(other)

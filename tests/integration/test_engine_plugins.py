@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -122,6 +123,63 @@ def test_a_worker_whose_plugin_cannot_be_started_does_not_begin() -> None:
 
     with Engine("memory://", config={}, plugins=[Broken]) as engine, pytest.raises(PluginStartError, match="network"):
         engine.run()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_plugins_are_started_stopped_reloaded_and_removed_from_any_event_loop(is_begun: bool) -> None:
+    async with AsyncExitStack() as stack:
+        engine = stack.enter_context(Engine("memory://", config={}, client="Connect", plugins=[Shop]))
+        if is_begun:
+            await anyio.to_thread.run_sync(engine.start_plugins)
+        else:
+            await engine.plugins.start_plugin("shop")
+        saga_id = engine.start(Shop.ShopSaga, {"id": "PR-1"})
+        assert (await anyio.to_thread.run_sync(engine.wait, saga_id)).status == "success"
+        await engine.plugins.reload("shop")
+        await engine.plugins.stop_plugin("shop")
+        await engine.plugins.start_all()
+        assert await engine.plugins.remove("shop")
+    assert [one for one in seen if one in ("started", "stopped")] == ["started", "stopped"] * 3
+
+
+def test_a_hook_that_calls_the_engine_on_its_own_loop_is_refused_at_once() -> None:
+    @plugin(id="hasty", version="1")
+    class Hasty:
+        def __init__(self, engine: Engine) -> None:
+            self.engine = engine
+
+        async def start(self) -> None:
+            for call in (lambda: self.engine.start(Shop.ShopSaga, {"id": "PR-1"}), self.engine.close):
+                with pytest.raises(NotAllowed, match="thread"):
+                    call()
+            seen.append("refused")
+
+    with Engine("memory://", config={}, plugins=[Hasty]) as engine:
+        engine.start_plugins()
+    assert seen == ["refused"]
+
+
+@pytest.mark.parametrize("exits", [True, False])
+def test_a_callback_that_exits_or_cancels_itself_ends_nothing_but_itself(
+    exits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = Told()
+
+    async def leave(record: Any) -> None:
+        if exits:
+            raise SystemExit(3)
+        task = asyncio.ensure_future(asyncio.sleep(LIMIT_S))
+        task.cancel()
+        await task
+
+    with Engine("memory://", config={}) as engine:
+        engine.module_api().register_saga_callbacks(on_saga_completed=leave)
+        engine.module_api().register_saga_callbacks(on_saga_completed=told)
+        for number in range(3):
+            saga_of(World().step("a")).make(engine=engine).resolve({"id": f"PR-{number}"})
+    assert len(told.calls) == 3
+    assert "TaskInterrupted" in caplog.text
 
 
 def test_a_closed_engine_starts_no_plugins() -> None:
@@ -646,5 +704,7 @@ def test_the_command_line_takes_journal_plugins_and_modules_from_a_file(
     assert seen[-3:] == ["shipped by the carrier of None", "polls no more", "stopped"]
     show = CliRunner().invoke(main, ["--config", str(file), "show", "ShopSaga:PR-1"])
     assert "its saga came with the plugin shop 1.2" in show.output
+    nothing = CliRunner().invoke(main, ["worker"])
+    assert (nothing.exit_code, "name a TARGET, or by --config a file whose plugins" in nothing.output) == (2, True)
     broken = CliRunner().invoke(main, ["--config", str(tmp_path / "none.toml"), "list"])
     assert (broken.exit_code, "cannot be read" in broken.output) == (2, True)

@@ -1090,15 +1090,69 @@ async def test_d5_a_background_task_may_use_the_manager(log: Log) -> None:
     await manager.unload_all()
 
 
-async def test_d5_what_is_to_end_more_than_a_plugin_is_raised_as_it_is() -> None:
+async def test_d5_a_plugin_that_exits_ends_itself_and_not_the_application(log: Log) -> None:
     class Quits(Recorder):
         async def start(self, task_group: TaskGroup) -> None:
             raise SystemExit(3)
 
-    manager = await manager_of(Quits("a", []))
-    with pytest.raises(SystemExit):
+    manager = await manager_of(Quits("a", log), Recorder("b", log))
+    with pytest.raises(PluginStartError, match="start raised SystemExit: 3"):
         await manager.start_all()
-    assert reason(manager, "a") == "start raised SystemExit: 3"
+    await manager.start_plugin("b")
+    await manager.unload_all()
+
+
+@pytest.mark.parametrize("exits", [True, False])
+@pytest.mark.parametrize("hook", ["stop", "unload"])
+async def test_d5_a_hook_that_exits_or_cancels_itself_keeps_no_other_plugin_from_ending(
+    log: Log, hook: str, exits: bool, anyio_backend: str
+) -> None:
+    async def leave(self: Any) -> None:
+        if not exits and anyio_backend == "asyncio":  # no task of trio can be cancelled by itself
+            task = asyncio.ensure_future(asyncio.sleep(DEADLINE_S))
+            task.cancel()
+            await task
+        raise SystemExit(3)
+
+    manager = await manager_of(Recorder("a", log), type("Leaves", (Recorder,), {hook: leave})("b", log))
+    await manager.start_all()
+    log.clear()
+    with pytest.raises(PluginStopError, match="plugin 'b' did not end cleanly"):
+        await manager.unload_all()
+    assert ("stop a" in log, "unload a" in log, manager.plugins()) == (True, True, [])
+
+
+async def test_d5_a_background_task_that_exits_fails_its_plugin_and_the_loop_goes_on(log: Log) -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    class Leaves(Recorder):
+        async def start(self, task_group: TaskGroup) -> None:
+            task_group.start_soon(leave)
+
+    manager = await manager_of(Leaves("a", log), Recorder("b", log))
+    await manager.start_all()
+    await until(lambda: manager.plugins()[0].state is PluginState.FAILED)
+    assert "TaskInterrupted: it called sys.exit(3)" in str(manager.plugins()[0].failed_reason)
+    assert manager.plugins()[1].state is PluginState.STARTED
+    await manager.unload_all()
+
+
+async def test_d5_a_reload_that_is_cancelled_loses_nobody(log: Log) -> None:
+    class Slow(Recorder):
+        async def unload(self) -> None:
+            scope.cancel()
+            await checkpoint()
+
+    manager = await manager_of(Slow("a", log), Recorder("b", log, "a"))
+    await manager.start_all()
+    with anyio.CancelScope() as scope:
+        await manager.reload("a")
+    assert [held.plugin.id for held in manager.plugins()] == ["a", "b"]
+    await manager.start_all()
+    assert [held.state for held in manager.plugins()] == [PluginState.STARTED] * 2
+    with anyio.CancelScope() as scope:
+        await manager.unload_all()
 
 
 def test_d5_another_event_loop_is_refused_while_plugins_are_started_and_welcome_afterwards(
