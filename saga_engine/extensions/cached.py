@@ -97,7 +97,7 @@ _NOTHING: Any = object()
 class _Call:
     """One call of a cached function: under way, or over with a value, an error, or nothing if it was cancelled."""
 
-    __slots__ = ("_bells", "_traceback", "error", "is_outdated", "value", "waiting")
+    __slots__ = ("_bells", "_traceback", "error", "is_outdated", "needs", "value", "waiting")
 
     def __init__(self) -> None:
         self.value = _NOTHING
@@ -106,7 +106,22 @@ class _Call:
         self.is_outdated = False
         #: How many wait for it, or have not taken its value yet.
         self.waiting = 0
+        #: The calls for which parts of this one wait; one as often as it is waited for.
+        self.needs: list[_Call] = []
         self._bells: dict[_RunSoon, anyio.Event] = {}
+
+    def is_within(self, calls: Collection[_Call]) -> bool:
+        """Tell whether this is one of these calls, or waits for one of them, directly or not."""
+        seen: set[_Call] = set()
+        to_see = [self]
+        while to_see:
+            call = to_see.pop()
+            if call in calls:
+                return True
+            if call not in seen:
+                seen.add(call)
+                to_see.extend(call.needs)
+        return False
 
     def bell(self) -> anyio.Event:
         """Give what this event loop is told through that the call is over."""
@@ -130,7 +145,7 @@ class _Call:
             raise self.error.with_traceback(self._traceback)
 
 
-#: The calls that the present one is part of: to wait for one of them would be to wait for oneself.
+#: The calls that the present one is part of: to wait for what waits for one of them would be to wait for oneself.
 _calls_around: ContextVar[tuple[_Call, ...]] = ContextVar("saga_engine_cached_calls", default=())
 
 
@@ -261,9 +276,13 @@ class CachedFunction:
                     return call.value
                 is_mine = call is None
                 call = call or shelf.begin(key)
-                is_within = call in _calls_around.get()
+                around = _calls_around.get()
+                is_within = not is_mine and call.is_within(around)
                 bell = None if is_mine or is_within else call.bell()
-                call.waiting += bell is not None
+                if bell is not None:
+                    call.waiting += 1
+                    for one in around:
+                        one.needs.append(call)
             if is_within:
                 return await self._function(*args, **kwargs)
             if bell is None:
@@ -304,6 +323,8 @@ class CachedFunction:
         finally:
             with _lock:
                 shelf.leave(key, call)
+                for one in _calls_around.get():
+                    one.needs.remove(call)
 
     # --- invalidation ---
 

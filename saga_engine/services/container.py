@@ -19,6 +19,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 from weakref import WeakSet
 
+import anyio
+
 from saga_engine.services.bells import Bell
 from saga_engine.services.bindings import (
     Binding,
@@ -71,10 +73,21 @@ class _Request(NamedTuple):
 
 
 class _Making:
-    """Stands where a value is kept while an async provider is awaited."""
+    """Stands where a value is kept while an async provider is awaited.
 
-    def __init__(self) -> None:
+    Args:
+        task_id: the task that awaits it, as anyio names it.
+    """
+
+    def __init__(self, task_id: int) -> None:
+        self.task_id = task_id
         self.is_over = Bell()
+
+
+#: What tasks wait for that others are making, by the id of the task: two must not wait for each other. The lock is held
+#: for moments only, so that a fork can take it.
+_waited_for: dict[int, _Making] = {}
+_waiting_lock = threading.Lock()
 
 
 _PLAIN_REQUEST = _Request()
@@ -93,11 +106,24 @@ class Container:
         BindingConflict: two of the providers bind one key.
     """
 
-    __slots__ = ("__weakref__", "_asyncs", "_bindings", "_kept", "_kind", "_lock", "_overrides", "_parent", "_types")
+    __slots__ = (
+        "__weakref__",
+        "_asyncs",
+        "_bindings",
+        "_building",
+        "_kept",
+        "_kind",
+        "_lock",
+        "_overrides",
+        "_parent",
+        "_types",
+    )
 
     def __init__(self, providers: Iterable[ServiceProvider | type[ServiceProvider]] = ()) -> None:
         self._bindings: dict[Key, Binding] = {}
         self._kept: dict[Any, Any] = {}
+        #: What is being built to be kept here; under the lock.
+        self._building: list[Any] = []
         self._parent: Container | None = None
         self._kind: str | None = "application"
         self._lock = threading.RLock()
@@ -230,6 +256,7 @@ class Container:
         scope = Container.__new__(Container)
         scope._bindings = {name: Binding(value, "child()", is_instance=True) for name, value in instances.items()}
         scope._kept = {}
+        scope._building = []
         scope._parent = self
         scope._kind = kind
         # Plugins and the application ask each other for what they keep: two locks could be taken crosswise.
@@ -486,7 +513,14 @@ class Container:
             if isinstance(value, _Making) or (value is ABSENT and binding.is_async):
                 raise _unawaited(binding, request, asked)
             if value is ABSENT:
-                value = shelf[binding.identity] = self._make(binding.target, request, asked, binding.home)
+                is_above = any(link.target == binding.target for link in request.links)  # then `_make` tells the cycle
+                if binding.identity in self._building and not is_above:
+                    raise _cycle(binding, request, asked)
+                self._building.append(binding.identity)
+                try:
+                    value = shelf[binding.identity] = self._make(binding.target, request, asked, binding.home)
+                finally:
+                    self._building.pop()
                 self._note_kept(binding, shelf, value)
             return value
 
@@ -605,18 +639,27 @@ class Container:
 
     async def _await_kept(self, binding: Binding, request: _Request, asked: str) -> None:
         """Await an async provider for this scope, or whoever does that already."""
+        task_id = anyio.get_current_task().id
         while True:
             with self._lock:
                 shelf = self._shelf(request.layers)
                 found = shelf.get(binding.identity, ABSENT)
                 if found is ABSENT:
-                    shelf[binding.identity] = _Making()
+                    shelf[binding.identity] = _Making(task_id)
             if found is ABSENT:
                 await self._await_provider(binding, shelf, request, asked)
                 return
             if not isinstance(found, _Making):
                 return
-            await found.is_over.wait()
+            with _waiting_lock:
+                if _waits_for(found, task_id):
+                    raise _cycle(binding, request, asked)
+                _waited_for[task_id] = found
+            try:
+                await found.is_over.wait()
+            finally:
+                with _waiting_lock:
+                    del _waited_for[task_id]
 
     async def _await_provider(self, binding: Binding, shelf: dict[Any, Any], request: _Request, asked: str) -> None:
         """Put what the provider gives where a `_Making` holds its place; whatever comes of it, wake who waits."""
@@ -643,17 +686,31 @@ _lasting: WeakSet[Container] = WeakSet()
 
 def _after_fork_in_child() -> None:
     """Forget what other threads were building at the fork: nobody here goes on with it, or gives its lock back."""
+    _waited_for.clear()
+    _waiting_lock.release()
     locks = {container._lock: threading.RLock() for container in _lasting}
     for container in _lasting:
         container._lock = locks[container._lock]
         container._overrides.after_fork_in_child()
+        container._building.clear()
         for shelf in (container._kept, *(layer.kept.get(container, {}) for layer in container._overrides.layers)):
             for key in [key for key, value in shelf.items() if isinstance(value, _Making)]:
                 del shelf[key]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_waiting_lock.acquire, after_in_parent=_waiting_lock.release, after_in_child=_after_fork_in_child
+    )
+
+
+def _waits_for(making: _Making | None, task_id: int) -> bool:
+    """Tell whether the task that makes something waits for what another task makes, and so on, back to this one."""
+    while making is not None:
+        if making.task_id == task_id:
+            return True
+        making = _waited_for.get(making.task_id)
+    return False
 
 
 def wants_nothing(cls: type) -> bool:
@@ -698,6 +755,15 @@ def _caller(what: str) -> str:
     """Name a call on the container together with the line of the code that makes it."""
     frame = sys._getframe(2)
     return f"{what} at {frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _cycle(binding: Binding, request: _Request, asked: str) -> DependencyBuildingFailure:
+    name = name_of(binding.target)
+    return DependencyBuildingFailure(
+        f"a cycle of requests through a Container: {name} is asked for while it is being built. Break it: let one of "
+        f"them ask for the other when it is needed, and not before it is built"
+        f"{drawing_of(request.links, f'{asked}: {name}, which is being built')}"
+    )
 
 
 def _unawaited(binding: Binding, request: _Request, asked: str) -> AsyncServiceWanted:

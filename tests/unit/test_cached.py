@@ -556,6 +556,33 @@ def test_e4_a_forked_child_does_not_wait_for_a_call_that_its_parent_makes() -> N
     assert status == 0
 
 
+async def test_e4_two_calls_that_need_each_other_do_not_wait_for_each_other() -> None:
+    needed = {"a": ["b"], "b": ["c"], "c": ["a"]}
+
+    @cached(uncached_args=("seen",))
+    async def dependencies(name: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
+        begun.add(name)
+        await until(lambda: begun == set(needed))
+        if name in seen:
+            return frozenset()
+        found = set(needed[name])
+        for other in needed[name]:
+            found |= await dependencies(other, seen | {name})
+        return frozenset(found)
+
+    begun: set[str] = set()
+    found: dict[str, Any] = {}
+
+    async def find(name: str) -> None:
+        found[name] = await dependencies(name)
+
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as tasks:
+            for name in needed:
+                tasks.start_soon(find, name)
+    assert found == dict.fromkeys(needed, frozenset("abc"))
+
+
 # --- invalidation -------------------------------------------------------------------------------------------------
 
 

@@ -313,6 +313,55 @@ def test_b3_a_cycle_is_an_error_that_shows_it():
     assert str(failure.value).endswith("     └─ chicken: Provider.provide_chicken, which is above")
 
 
+class AsksTheContainer(ServiceProvider):
+    def provide_a(self, container: Container) -> str:
+        return container.get("b")
+
+    @scoped("application")
+    def provide_b(self, container: Container) -> str:
+        return container.get("a")
+
+
+class AsksTheContainerAsync(ServiceProvider):
+    async def provide_a(self, container: Container) -> str:
+        await checkpoint()
+        return await container.aget("b")
+
+    async def provide_b(self, container: Container) -> str:
+        await checkpoint()
+        return await container.aget("a")
+
+
+def test_b3_a_cycle_through_the_container_is_an_error_too():
+    with pytest.raises(
+        DependencyBuildingFailure, match=r"a cycle of requests through a Container: .*provide_a is asked"
+    ):
+        Container([AsksTheContainer]).get("a")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("asked", [["a"], ["a", "b"]])
+def test_b3_a_cycle_of_async_providers_through_the_container_is_an_error_too(asked, backend):
+    container = Container([AsksTheContainerAsync])
+    told = []
+
+    async def ask(key):
+        try:
+            await container.aget(key)
+        except DependencyBuildingFailure as failure:
+            told.append(str(failure))
+
+    async def ask_all():
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for key in asked:
+                    tasks.start_soon(ask, key)
+
+    anyio.run(ask_all, backend=backend)
+    assert len(told) == len(asked)
+    assert "a cycle of requests through a Container" in told[0]
+
+
 def test_b3_defaults_are_honoured():
     class Step:
         def __init__(self, region="eu"):
