@@ -99,6 +99,7 @@ class GroupCommit(Generic[Writer]):
             except BaseException:
                 # Interrupted right here: a lead that is not handed on would stop every writer for ever.
                 self._leave(ticket)
+                self._wake_leader()
                 raise
         if isinstance(ticket.outcome, BaseException):
             raise ticket.outcome
@@ -128,8 +129,15 @@ class GroupCommit(Generic[Writer]):
 
     def resume(self) -> None:
         """End a `hold`."""
-        with self._mutex:
-            self._hand_on()
+        try:
+            with self._mutex:
+                self._hand_on()
+        except BaseException:  # interrupted, as above
+            with self._mutex:
+                if self._leader is self._holding:
+                    self._hand_on()
+            self._wake_leader()
+            raise
 
     def close(self) -> None:
         """Refuse what comes from now on, and wait until everything queued is committed and answered."""
@@ -188,7 +196,11 @@ class GroupCommit(Generic[Writer]):
         while self._batch:
             self._answer(self._batch[0])
             self._batch.popleft()
-        self._leader = self._holding if self._is_hold_wanted else self._promote()
+        heir = None if self._is_hold_wanted else self._heir()
+        # First: whoever is woken looks at once whether it leads, and takes itself for left out if it does not.
+        self._leader = self._holding if self._is_hold_wanted else heir
+        if heir is not None and heir.turn is not None:
+            heir.turn.release()
         if self._answered or self._queue or self._is_closed or self._leader is self._holding:
             self._changed.notify_all()
 
@@ -201,14 +213,20 @@ class GroupCommit(Generic[Writer]):
         elif ticket.turn is not None and ticket.turn.locked():
             ticket.turn.release()
 
-    def _promote(self) -> _Ticket[Writer] | None:
+    def _wake_leader(self) -> None:
+        """Wake the thread that leads, which whoever handed the lead on may have been kept from."""
+        with self._mutex:
+            leader = self._leader
+            if isinstance(leader, _Ticket) and leader.turn is not None and leader.turn.locked():
+                leader.turn.release()  # if it was awake, nobody waits for this any more
+
+    def _heir(self) -> _Ticket[Writer] | None:
         """Choose the first thread that waits in `run`, else nobody: the writer was told, or somebody comes."""
         heir = next((ticket for ticket in self._queue if ticket.turn is not None), None)
-        if heir is not None and heir.turn is not None:
+        if heir is not None:
             # It must be in the batch that it leads, or it would wait for ever.
             self._queue.remove(heir)
             self._queue.appendleft(heir)
-            heir.turn.release()
         return heir
 
     def _serve(self) -> None:

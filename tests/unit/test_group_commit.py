@@ -282,6 +282,38 @@ def test_holding_waits_for_the_commit_under_way_but_not_for_those_queued(
     assert waiting.result(PATIENCE_S) == "waited"
 
 
+class WokenAtOnce:
+    """A ticket's lock whose waiter looks around before the thread that released it goes on."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def locked(self) -> bool:
+        return bool(self._lock.locked())
+
+    def release(self) -> None:
+        self._lock.release()
+        threading.Event().wait(0.1)  # nothing tells that it has looked: it has every chance
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_J06_whoever_is_woken_to_lead_leads_however_soon_it_looks(
+    disk: Disk, commits: GroupCommit[Disk], pool: ThreadPoolExecutor, is_held: bool
+) -> None:
+    first = None if is_held else block(disk, commits, pool)
+    assert not is_held or commits.hold(PATIENCE_S)
+    waiting = pool.submit(commits.run, lambda _: "waited")
+    wait_until(lambda: queued(commits) == 1)
+    ticket: Any = commits._queue[0]
+    ticket.turn = WokenAtOnce(ticket.turn)
+    if first is None:
+        commits.resume()
+    else:
+        disk.open()
+        assert first.result(PATIENCE_S) == "first"
+    assert waiting.result(PATIENCE_S) == "waited"
+
+
 def test_many_threads_and_callbacks_all_get_their_own_result(disk: Disk, pool: ThreadPoolExecutor) -> None:
     commits = GroupCommit(disk.write, name="test-writer", batch_max=7)
     calls: Queue[int] = Queue()
