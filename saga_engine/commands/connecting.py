@@ -43,6 +43,8 @@ Exit codes:
 """
 _READY_S, _STOP_S = 120.0, 20.0
 _WITHIN_S = 1.0
+#: The runner draws tables into its log.
+_FRAME = " \t─│┃━╭╮╰╯├┤┬┴┼┏┓┗┛┡┩╇┳┻╋"
 
 
 @click.command(epilog=_EPILOG)
@@ -198,7 +200,8 @@ def _start(local: LocalConnect, extension: Path | None, command: Path, timeout_s
         lines = failed.log_tail.splitlines()
         if lines:
             click.echo(failed.log_tail, err=True)
-        why = f": {lines[-1].strip()}" if lines else ", and printed nothing"
+        told = [line.strip(_FRAME) for line in lines if line.strip(_FRAME)]
+        why = f": {told[-1]}" if told else ", and printed nothing"
         raise RunnerFailed(f"{failed.what}{why}; its whole log is {local.log_file}") from failed
 
 
@@ -219,6 +222,7 @@ def _deliver(tasks: Sequence[LocalTask], is_once: bool, timeout_s: float) -> Non
         except TaskGivenUp as given_up:
             click.echo(f"saga: {given_up}", err=True)
         except TaskOverdue:
+            task.redeliver_within_s = None  # it is shown how it stands now
             click.echo(f"saga: {task.object_id} is not over after {timeout_s:g} s; see --timeout", err=True)
 
 

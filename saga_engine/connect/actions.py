@@ -171,6 +171,7 @@ def inquiring(
     request: ConnectRequest, template_id: str | None = None, problems: Mapping[str, str] | None = None
 ) -> Conversation[dict[str, Any]]:
     """Write what changed and what is wrong, then ask the customer."""
+    _check_names(request, "problems", problems)
     for parameter_id, message in (problems or {}).items():
         request.set_error(parameter_id, message)
     yield from updating(request)
@@ -180,6 +181,7 @@ def inquiring(
 
 def updating(request: ConnectRequest, values: Mapping[str, Any] | None = None) -> Conversation[list[dict[str, Any]]]:
     """Set the values, and write what changed, if anything did."""
+    _check_names(request, "values", values)
     for parameter_id, value in (values or {}).items():
         request.set_value(parameter_id, value)
     changed = request.changed_parameters()
@@ -192,6 +194,19 @@ def updating(request: ConnectRequest, values: Mapping[str, Any] | None = None) -
 def getting(request: ConnectRequest) -> Conversation[ConnectRequest]:
     """Ask for the request as Connect has it now."""
     return type(request)((yield Call(request, "get")))
+
+
+def _check_names(request: ConnectRequest, what: str, given: Mapping[str, Any] | None) -> None:
+    """See that all can be set before any is: what is set counts as what Connect has the next time.
+
+    Raises:
+        BadValue: this is no dict.
+        MissingParameter: there is no parameter of one of the names.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise BadValue(f"{request.id}: the {what} are {given!r:.200}: give a dict by the ids of the parameters")
+    for parameter_id in given or {}:
+        request.parameter(parameter_id)
 
 
 def _templated(request: ConnectRequest, template_id: str | None) -> dict[str, Any]:

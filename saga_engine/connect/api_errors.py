@@ -16,6 +16,7 @@ from http import HTTPStatus
 from json import JSONDecodeError
 from typing import Any
 
+import requests
 from connect.client import ClientError
 from tenacity import (
     RetryCallState,
@@ -30,7 +31,6 @@ from transactions import RetryPolicy
 from transactions.retry import is_transient
 
 __all__ = [
-    "CLIENT_ERRORS",
     "CONNECT_RETRY",
     "ConnectError",
     "ConnectUnavailable",
@@ -94,22 +94,22 @@ class RefusedByConnect(ConnectError):
     """Connect refused: it is no use to try the same again."""
 
 
-#: What a client of Connect raises; the async one lets through what the decoder of an answer raises.
-CLIENT_ERRORS = (ClientError, JSONDecodeError, UnicodeDecodeError)
+#: What the decoder of an answer raises, which the async client lets through.
+_UNREADABLE = (JSONDecodeError, UnicodeDecodeError, RecursionError)
 
 
-def connect_error(error: Exception, call: str) -> ConnectError:
-    """Sort one of the `CLIENT_ERRORS`.
+def connect_error(error: Exception, call: str) -> ConnectError | None:
+    """Sort what a client of Connect raised.
 
     Args:
         error: the error.
         call: what was called, for the text: "approve PR-1".
 
     Returns:
-        A `ConnectUnavailable` or a `RefusedByConnect`.
+        A `ConnectUnavailable` or a `RefusedByConnect`; None: this has nothing to do with Connect's answer.
     """
     if not isinstance(error, ClientError):
-        return ConnectUnavailable(f"{call}: Connect answered what cannot be read: {error}")
+        return _error_of_unreadable(error, call)
     kind = ConnectUnavailable if _is_temporary(error) else RefusedByConnect
     return kind(
         f"{call}: {_told(error)}",
@@ -120,10 +120,32 @@ def connect_error(error: Exception, call: str) -> ConnectError:
     )
 
 
+def _error_of_unreadable(error: Exception, call: str) -> ConnectError | None:
+    """Sort what a client raised that could not read the body of an answer."""
+    status = _status_behind(error)
+    if status is None and not isinstance(error, _UNREADABLE):
+        return None
+    kind = ConnectUnavailable if status is None or _is_temporary_status(status) else RefusedByConnect
+    phrase = "" if status is None else f"{_phrase(status)}, and "
+    text = f"{call}: Connect answered {phrase}what cannot be read: {error}"[:_ERROR_CHARS_MAX]
+    return kind(text, status_code=status, retry_after_s=retry_after_s(error))
+
+
+def _status_behind(error: BaseException) -> int | None:
+    """Give the status of an answer over whose body the client itself stumbled: it takes any JSON for an object."""
+    status = getattr(getattr(error.__context__, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
 def _is_temporary(error: Any) -> bool:
     status = error.status_code
     if status is None:
-        return is_transient(error)
+        # A loop of redirects is no answer, either.
+        return is_transient(error) or isinstance(error.__cause__, requests.TooManyRedirects)
+    return _is_temporary_status(status)
+
+
+def _is_temporary_status(status: int) -> bool:
     # Below 400 it is an answer that could not be read, which tells nothing of what was done.
     return status in _TEMPORARY or status < _REFUSALS_FROM or status >= _SERVER_ERRORS_FROM
 
@@ -161,7 +183,8 @@ def may_be_tried_again(error: BaseException) -> bool:
         return isinstance(error, ConnectUnavailable)
     if isinstance(error, ClientError):
         return _is_temporary(error)
-    return isinstance(error, CLIENT_ERRORS)
+    sorted_error = _error_of_unreadable(error, "") if isinstance(error, Exception) else None
+    return isinstance(sorted_error, ConnectUnavailable)
 
 
 def retry_after_s(error: BaseException) -> float | None:
@@ -172,7 +195,8 @@ def retry_after_s(error: BaseException) -> float | None:
     """
     if isinstance(error, ConnectError):
         return error.retry_after_s
-    headers = getattr(getattr(error.__cause__, "response", None), "headers", None) or {}
+    answer = getattr(error.__cause__ or error.__context__, "response", None)
+    headers = getattr(answer, "headers", None) or {}
     seconds = _seconds(str(headers.get("Retry-After", "")))
     return None if seconds is None else min(max(0.0, seconds), RETRY_AFTER_S_MAX)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
-from connect.eaas.core.constants import EVENT_INFO_ATTR_NAME
+from connect.eaas.core.constants import EVENT_INFO_ATTR_NAME, SCHEDULABLE_INFO_ATTR_NAME
 from connect.eaas.core.decorators import event, schedulable
 from connect.eaas.core.enums import EventType
 from connect.eaas.core.extension import EventsApplicationBase
@@ -23,6 +23,10 @@ __all__ = ["Handling", "SagaEventsApplication", "on"]
 _SWEEPER = "resume_sagas"
 #: What `SagaEventsApplication` itself gives a meaning, and that is no type of an event.
 _OWN_NAMES = (_SWEEPER, "sagas", "async_sagas")
+#: What the runner or the framework expects to find under these names, and that is no type of an event either.
+_BASE_NAMES = frozenset(dir(EventsApplicationBase)) | {
+    "client", "config", "context", "installation", "installation_client", "logger",
+}  # fmt: skip
 #: Marks a function that was made here, so that a subclass knows what it may make anew.
 _MADE_OF = "_saga_made_of"
 #: Whoever asks one of these waits for the answer itself, which is no BackgroundResponse.
@@ -57,7 +61,7 @@ def on(saga: type[Saga], *, statuses: Sequence[str] = ("pending",), is_async: bo
     check_definition(saga)
     if inspect.isabstract(saga):
         raise BadDefinition(f"{saga.__name__} has no transactions: define transactions(self, request)")
-    if isinstance(statuses, str) or not statuses or not all(isinstance(one, str) and one for one in statuses):
+    if isinstance(statuses, str) or not statuses or not all(isinstance(one, str) and one.islower() for one in statuses):
         raise BadDefinition(f'on({saga.__name__}, statuses={statuses!r}): give a list such as ["pending"]')
     if not isinstance(is_async, bool):
         raise BadDefinition(f"on({saga.__name__}, is_async={is_async!r}): give True or False")
@@ -84,6 +88,13 @@ def _declarations(application: type) -> Iterator[tuple[str, Handling]]:
 
 
 def _handling(application: type, event_type: str, value: Any) -> Handling:
+    if EVENT_INFO_ATTR_NAME in vars(value):
+        meant = getattr(value, EVENT_INFO_ATTR_NAME)["event_type"]
+        raise BadDefinition(
+            f"{application.__name__}.{event_type}: @event is for methods: write {meant} = on({value.__name__}, ...)"
+        )
+    if event_type in _BASE_NAMES:
+        raise BadDefinition(f"{application.__name__}.{event_type} is an application's own, and no type of an event")
     if event_type in _OWN_NAMES:
         raise BadDefinition(f"{application.__name__}.{event_type} is {value!r}: see SagaEventsApplication")
     if event_type.endswith("_validation") or event_type in _INTERACTIVE:
@@ -170,6 +181,23 @@ def _refuse_lost_handlers(application: type) -> None:
             raise BadDefinition(
                 f"{application.__name__}.{name} overrides a handler of {bases[0].__name__} and would never be called: "
                 f"decorate it with @event"
+            )
+
+
+def _refuse_what_handles_nothing(application: type) -> None:
+    """Refuse what stands under the name of an event, or of the sweeper, and would not be called."""
+    for name, value in _effective(application).items():
+        if value is None or _is_declaration(value):
+            continue
+        if name in _KNOWN_EVENTS and _event_of(name, value) is None:
+            raise BadDefinition(
+                f"{application.__name__}.{name} is {value!r}, which handles nothing: assign a saga, on(...), or None, "
+                "or decorate the method with @event"
+            )
+        if name == _SWEEPER and not hasattr(value, SCHEDULABLE_INFO_ATTR_NAME):
+            raise BadDefinition(
+                f"{application.__name__}.{name} would never be called: decorate the method with @schedulable, or "
+                f"assign None to have no sweeper"
             )
 
 
@@ -283,6 +311,7 @@ class _SagaEvents(ABCMeta):
     ) -> _SagaEvents:
         made = super().__new__(metacls, name, bases, dict(namespace), **options)
         _refuse_lost_handlers(made)
+        _refuse_what_handles_nothing(made)
         _refuse_handlers_out_of_reach(made)
         _refuse_clashes_of_bases(made)
         for event_type, handling in list(_declarations(made)):

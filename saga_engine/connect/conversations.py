@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from saga_engine.connect.api_errors import CLIENT_ERRORS, ConnectUnavailable, connect_error
+from saga_engine.connect.api_errors import ConnectUnavailable, connect_error
 from saga_engine.connect.requests import ConnectRequest
 from saga_engine.context import SagaContext
 
@@ -64,8 +64,8 @@ class Call:
         """
         try:
             answer = self._begun(client)
-        except CLIENT_ERRORS as error:
-            raise connect_error(error, str(self)) from error
+        except Exception as error:
+            raise connect_error(error, str(self)) or error from error
         return self._awaited(answer) if inspect.isawaitable(answer) else self._read(answer)
 
     async def ado(self, client: Any) -> Any:
@@ -84,8 +84,8 @@ class Call:
     async def _awaited(self, answer: Awaitable[Any]) -> Any:
         try:
             given = await answer
-        except CLIENT_ERRORS as error:
-            raise connect_error(error, str(self)) from error
+        except Exception as error:
+            raise connect_error(error, str(self)) or error from error
         return self._read(given)
 
     def _read(self, answer: Any) -> dict[str, Any]:

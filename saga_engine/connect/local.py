@@ -138,8 +138,11 @@ class LocalConnect:
 
     @property
     def journal_url(self) -> str:
-        """Where the extension's sagas are journaled, unless the runner is started with another `SAGA_JOURNAL_URL`."""
-        return f"sqlite:///{(self.folder / 'saga.db').resolve()}"
+        """Where the extension's sagas are journaled: its variable `SAGA_JOURNAL_URL`, else a file in the folder.
+
+        Unless the runner is started with another one in its environment.
+        """
+        return self.variables.get("SAGA_JOURNAL_URL") or f"sqlite:///{(self.folder / 'saga.db').resolve()}"
 
     def client(self) -> LocalClient:
         """Make a plain client of the API."""
@@ -198,7 +201,11 @@ class LocalConnect:
         variables = {**self.runner_environment(), **(environment or {})}
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, variables.get("PYTHONPATH", "")]))
         self._runner = LocalRunner(command, self.log_file.resolve(), variables, folder, lifetime_s)
-        self._wait_ready(self._runner, ready_s)
+        try:
+            self._wait_ready(self._runner, ready_s)
+        except BaseException:
+            self.kill_runner()
+            raise
 
     def _wait_ready(self, runner: LocalRunner, ready_s: float) -> None:
         deadline = time.monotonic() + ready_s

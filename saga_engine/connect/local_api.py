@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ __all__ = ["API_PATH", "ASSET_REQUESTS", "CONNECT_ROUTES", "TIER_CONFIG_REQUESTS
 #: Where Connect's API begins.
 API_PATH = "/public/v1"
 _OPEN_STATUSES = ("pending", "inquiring")
+#: An id that can stand in the path of a URL.
+_ID = re.compile(r"\w[\w.-]*")
 #: What of a parameter is the fulfillment's to write.
 _WRITABLE = ("value", "structured_value", "value_error")
 _NOUNS = {"approved": "approval", "failed": "failure", "inquiring": "inquiry"}
@@ -175,9 +178,7 @@ class Requests:
         empty = [
             param["id"]
             for param in self._params(request)
-            if param.get("constraints", {}).get("required")
-            and not param.get("value")
-            and not param.get("structured_value")
+            if _is_required(param) and not param.get("value") and not param.get("structured_value")
         ]
         return f"Required parameters without a value: {', '.join(empty)}." if empty else None
 
@@ -201,7 +202,8 @@ class Requests:
 
     def _received(self, request: Mapping[str, Any]) -> str | None:
         """Give what the parameters of a request hold that comes in, as JSON; None: it is no whole request."""
-        if not isinstance(request.get("id"), str) or not isinstance(request.get(self.object_key), dict):
+        has_id = isinstance(request.get("id"), str) and _ID.fullmatch(request["id"])
+        if not has_id or not isinstance(request.get(self.object_key), dict):
             return None
         try:
             return encode(self._written(request))
@@ -268,6 +270,11 @@ def _route(method: str, pattern: str, operation: str, carry_out: Operation) -> R
         return carry_out(state, call)
 
     return Route(method, pattern, operation, admit)
+
+
+def _is_required(param: Mapping[str, Any]) -> bool:
+    constraints = param.get("constraints")
+    return isinstance(constraints, Mapping) and bool(constraints.get("required"))
 
 
 def _no(error_code: str, error: str, *, status: int = 400) -> Answer:

@@ -17,6 +17,8 @@ __all__ = ["ENTRY_POINT_GROUP", "ExtensionProject"]
 
 ENTRY_POINT_GROUP = "connect.eaas.ext"
 _ENTRY_POINT = re.compile(r"\w+(\.\w+)*\s*:\s*\w+(\.\w+)*")
+#: The names under which the runner looks for applications.
+_APPLICATIONS = frozenset({"anvilapp", "eventsapp", "extension", "webapp"})
 #: What the runner takes from `extension.json` to tell Connect, without asking whether it is there.
 _MANDATORY = ("readme_url", "changelog_url")
 
@@ -55,6 +57,11 @@ class ExtensionProject:
                 f"{file} declares no entry points for Connect's runner: add [project.entry-points."
                 f'"{ENTRY_POINT_GROUP}"] with eventsapp = "package.module:Class"; a project that declares them '
                 "elsewhere has to be installed beside the runner, and is not named then"
+            )
+        if not set(entry_points) & _APPLICATIONS:
+            raise BadExtension(
+                f"{file} names none of {', '.join(sorted(_APPLICATIONS))} among the entry points of "
+                f"{ENTRY_POINT_GROUP} (but {', '.join(entry_points)}): the runner would find no application"
             )
         for name, value in entry_points.items():
             if not isinstance(value, str) or not _ENTRY_POINT.fullmatch(value):

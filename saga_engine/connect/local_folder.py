@@ -16,6 +16,7 @@ __all__ = ["occupy"]
 _LOCK = "connect.lock"
 _FILES = ("runner.log", "saga.db", "saga.db-shm", "saga.db-wal", "state.db", "state.db-journal", "trusted.pem")
 _ENTRY_POINTS = "entry_points"
+_NO_URL = frozenset("#?%")
 
 
 def occupy(folder: Path, *, is_fresh: bool) -> BinaryIO:
@@ -32,6 +33,8 @@ def occupy(folder: Path, *, is_fresh: bool) -> BinaryIO:
         BadFolder: it cannot be written to; another local Connect runs there; or it was to be made fresh, and no local
             Connect was there before, but files are.
     """
+    if set(str(folder.absolute())) & _NO_URL:
+        raise BadFolder(f"{folder.absolute()} has one of # ? %, which the URL of a journal cannot have: name another")
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,11 @@ class LocalServer(ThreadingHTTPServer):
             if match and method == route.method:
                 object_id = unquote(match.group(1)) if match.groups() else ""
                 call = _call(route, object_id, url.query, headers, body)
-                answer = self._answer_operation(route, call)
+                try:
+                    answer = self._answer_operation(route, call)
+                except Exception as error:  # a request may hold anything; who called is to know what is wrong
+                    _LOGGER.exception("%s of %s failed", route.operation, object_id)
+                    answer = Answer(500, {"error_code": "LOCAL", "errors": [f"{type(error).__name__}: {error}"]})
                 status = None if answer is None else answer.status
                 self.state.record_call(route.operation, object_id, headers.get("EAAS_TASK_ID", ""), status)
                 return answer

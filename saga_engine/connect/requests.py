@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from saga_engine.connect.parameters import ABSENT, ChangeableParameters, Parameters
 from saga_engine.connect.request_errors import BadValue, MissingField, MissingItem, MissingTier, listed
 
-__all__ = ["UNLIMITED", "AssetRequest", "ConnectRequest", "Item"]
+__all__ = ["UNLIMITED", "AssetRequest", "ConnectRequest", "Item", "text_at"]
 
 #: The quantity of an item that has no limit: above every number.
 UNLIMITED = Decimal("Infinity")
@@ -57,17 +57,17 @@ class ConnectRequest(ABC):
     @property
     def id(self) -> str:
         """The request's id: "PR-5852-1608-0000-001"."""
-        return str(self.field("id"))
+        return text_at(self.request, "id", self._who())
 
     @property
     def type(self) -> str:
         """What is requested: "purchase", "change", "setup", ..."""
-        return str(self.field("type"))
+        return text_at(self.request, "type", self._who())
 
     @property
     def status(self) -> str:
         """How the request stood when it was delivered: "pending", "inquiring", ..."""
-        return str(self.field("status"))
+        return text_at(self.request, "status", self._who())
 
     def field(self, path: str, default: Any = ABSENT) -> Any:
         """Give any field of the request by its path, such as `asset.connection.type`.
@@ -145,12 +145,12 @@ class Item:
     @property
     def id(self) -> str:
         """Connect's id of the item: "PRD-276-377-545-0001"."""
-        return str(_at(self.item, "id", self._where))
+        return text_at(self.item, "id", self._where)
 
     @property
     def mpn(self) -> str:
         """The vendor's own number of the item."""
-        return str(_at(self.item, "mpn", self._where))
+        return text_at(self.item, "mpn", self._where)
 
     @property
     def quantity(self) -> int | Decimal:
@@ -196,7 +196,7 @@ class AssetRequest(ConnectRequest):
     @property
     def asset_id(self) -> str:
         """The id of the asset: "AS-5852-1608-0000"."""
-        return str(self.field("asset.id"))
+        return text_at(self.request, "asset.id", self._who())
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -217,7 +217,7 @@ class AssetRequest(ConnectRequest):
         items = self.items
         for name in ("id", "global_id", "mpn"):
             for item in items:
-                if item.item.get(name) == key:
+                if key and item.item.get(name) == key:  # what is not set has no item, not one without a name
                     return item
         known = [f"{item.item.get('id')} (mpn {item.item.get('mpn')})" for item in items]
         raise MissingItem(f"asset.items of {self._who()}: there is no item {key!r}; there are: {listed(known)}")
@@ -263,6 +263,18 @@ def _at(document: Mapping[str, Any], path: str, who: str, default: Any = ABSENT)
             raise MissingField(f"{who} has no {path}: {'.'.join(seen) or 'the request'} holds: {there}")
         found = found[name]
         seen.append(name)
+    return found
+
+
+def text_at(document: Mapping[str, Any], path: str, who: str) -> str:
+    """Give the text at a path of names.
+
+    Raises:
+        MissingField: there is none, or it is empty or no text.
+    """
+    found = _at(document, path, who)
+    if not isinstance(found, str) or not found.strip():
+        raise MissingField(f"{who} has the {path} {found!r}: deliver the request as Connect gives it")
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from saga_engine.connect.request_errors import BadValue, listed
-from saga_engine.connect.requests import AssetRequest, ConnectRequest
+from saga_engine.connect.requests import AssetRequest, ConnectRequest, text_at
 
 __all__ = ["TierConfigRequest", "view_of"]
 
@@ -24,7 +24,7 @@ class TierConfigRequest(ConnectRequest):
     @property
     def configuration_id(self) -> str:
         """The id of the tier configuration: "TC-000-000-000"."""
-        return str(self.field("configuration.id"))
+        return text_at(self.request, "configuration.id", self._who())
 
     @property
     def account(self) -> dict[str, Any]:

@@ -144,6 +144,9 @@ def test_an_order_that_takes_too_long_is_told_of(run: Run, folder: Path) -> None
         (["no.json"], "no.json is not JSON"),
         (["list.json"], "list.json holds a list: give the request, a JSON object"),
         (["half.json"], "PR-2 cannot be delivered: send a whole request, with id and asset.params"),
+        (["path.json"], "../PR cannot be delivered: send a whole request, with id and asset.params"),
+        (["order.json", "--extension", "misspelt"], "names none of anvilapp, eventsapp, extension, webapp among the"),
+        (["order.json", "--dir", "a#b"], "a#b has one of # ? %, which the URL of a journal cannot have"),
         (["order.json", "--event", "usage_file_processing"], "has asset and tier configuration requests only"),
         (
             ["order.json", "--extension", "nowhere"],
@@ -170,6 +173,10 @@ def test_bad_input_is_told_of_before_anything_begins(
     (folder / "no.json").write_text("{")
     write(folder, "list.json", [])
     write(folder, "half.json", {"id": "PR-2", "type": "purchase", "asset": {}})
+    write(folder, "path.json", {**json.loads((folder / "order.json").read_text()), "id": "../PR"})
+    (folder / "misspelt").mkdir()
+    points = '[project.entry-points."connect.eaas.ext"]\nevntsapp = "my.events:App"\n'
+    (folder / "misspelt" / "pyproject.toml").write_text(points)
     (folder / "broken" / "my").mkdir(parents=True)
     (folder / "broken" / "my" / "extension.json").write_text("{")
     points = '[project.entry-points."connect.eaas.ext"]\neventsapp = "my.events:App"\n'
@@ -197,7 +204,8 @@ def test_without_the_extra_it_is_told_what_to_install(run: Run, folder: Path, mo
 def test_a_runner_that_does_not_come_up_is_told_of_with_the_end_of_its_log(
     run: Run, folder: Path, options: list[str]
 ) -> None:
-    install(folder / "bad", "echo '  File x'; echo \"ModuleNotFoundError: No module named 'seats'\"; exit 1")
+    shown = "echo '  File x'; echo \"ModuleNotFoundError: No module named 'seats'\""
+    install(folder / "bad", f"{shown}; echo '╰───┴───╯'; exit 1")
     ran = run("connect", "--runner", "bad", "order.json", *options)
     why = "the runner ended with exit code 1: ModuleNotFoundError: No module named 'seats'; its whole log is "
     assert ran.code == 1
@@ -205,7 +213,7 @@ def test_a_runner_that_does_not_come_up_is_told_of_with_the_end_of_its_log(
         assert json.loads(ran.err.splitlines()[-1])["error"]["message"].startswith(why)
     else:
         *log, last = ran.err.splitlines()
-        assert log == ["  File x", "ModuleNotFoundError: No module named 'seats'"]
+        assert log == ["  File x", "ModuleNotFoundError: No module named 'seats'", "╰───┴───╯"]
         assert last == f"saga: {why}saga-connect/runner.log"
 
 

@@ -729,6 +729,31 @@ def test_a_runner_that_does_not_come_up_is_told_of(
         connect.start_runner(runner=install(tmp_path / "venv", script), ready_s=0.2)
 
 
+def test_after_a_runner_that_did_not_come_up_another_one_is_started(
+    connect: LocalConnect, tmp_path: Path, runner: Path
+) -> None:
+    with pytest.raises(RunnerFailed):
+        connect.start_runner(runner=install(tmp_path / "bad", "exit 3"))
+    connect.start_runner(runner=runner)
+    assert connect.stop_runner(WAIT_S) == 0
+
+
+def test_a_request_that_holds_null_where_connect_has_objects_is_answered(connect: LocalConnect) -> None:
+    order = ready_order()
+    order["asset"]["params"] = [{"id": "seats", "value": "", "constraints": None}]
+    connect.add(order)
+    approve(connect.client(), order)
+    assert connect.get("PR-1")["status"] == "approved"
+
+
+def test_what_the_local_connect_cannot_cope_with_is_an_error_500_that_tells_it(connect: LocalConnect) -> None:
+    order = ready_order()
+    connect.add(order)
+    connect.update_request("PR-1", asset=None)
+    with pytest.raises(ClientError, match="500 Internal Server Error: LOCAL - TypeError"):
+        connect.client().requests["PR-1"]("approve").post({})
+
+
 def test_a_runner_or_an_extension_that_is_not_there_is_told_of(connect: LocalConnect, runner: Path) -> None:
     with pytest.raises(RunnerMissing, match="there is no /nowhere"):
         connect.start_runner(runner=Path("/nowhere"))

@@ -61,7 +61,7 @@ TIER_REQUEST: dict[str, Any] = {
 
 #: Before the work is done: it is not done. After it: it is done, and nobody is told.
 FAULTS = (
-    "401", "429", "500", "garbled", "page", "silent",
+    "401", "429", "500", "garbled", "null", "page", "silent",
     "500 after work", "garbled after work", "page after work", "silent after work",
 )  # fmt: skip
 #: After the work is done: the connection is held until the caller gives up.
@@ -181,6 +181,8 @@ def _parts(path: str) -> tuple[str, str, str]:
 def _faulty(kind: str) -> tuple[int, Any] | None:
     if kind == "silent":
         return None
+    if kind == "null":
+        return 503, b"null"
     if kind == "garbled":
         return 200, b'{"id": '
     if kind in ("empty", "another"):

@@ -329,3 +329,45 @@ def test_waits_grow_to_five_minutes_and_attempts_end_after_about_a_day() -> None
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = 300
     assert CONNECT_RETRY.stop(state)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, ConnectUnavailable), (400, RefusedByConnect)])
+def test_an_answer_over_whose_body_the_client_stumbles_is_sorted_by_its_status(status: int, kind: type) -> None:
+    response = SimpleNamespace(status_code=status, headers={"Retry-After": "7"})
+    try:
+        try:
+            raise requests.HTTPError(response=response)
+        except requests.HTTPError:
+            len(None)  # type: ignore[arg-type]  # what the client does with null
+    except TypeError as error:
+        stumbled = error
+    found = connect_error(stumbled, "approve PR-1")
+    assert type(found) is kind
+    assert (found.status_code, found.retry_after_s) == (status, 7.0)
+    assert may_be_tried_again(stumbled) is (kind is ConnectUnavailable)
+
+
+def test_what_is_no_answer_of_connect_is_left_as_it_is() -> None:
+    assert connect_error(TypeError("a mistake of ours"), "approve PR-1") is None
+    assert not may_be_tried_again(TypeError("a mistake of ours"))
+
+
+def test_a_loop_of_redirects_is_no_answer() -> None:
+    error = ClientError()
+    error.__cause__ = requests.TooManyRedirects("Exceeded 30 redirects.")
+    assert isinstance(connect_error(error, "get PR-1"), ConnectUnavailable)
+
+
+@pytest.mark.parametrize("given", ["x", ["tenant"]])
+def test_values_and_problems_that_are_no_dict_are_refused(act: Act, stub: ConnectStub, given: Any) -> None:
+    for name, arguments in (("update_parameters", [given]), ("inquire", [None, given])):
+        with pytest.raises(BadValue, match="give a dict by the ids of the parameters"):
+            act(name, copy.deepcopy(ASSET_REQUEST), *arguments)
+    assert stub.calls == []
+
+
+def test_if_one_parameter_is_missing_none_is_set(act: Act, stub: ConnectStub) -> None:
+    request = copy.deepcopy(ASSET_REQUEST)
+    with pytest.raises(MissingParameter, match="nope"):
+        act("update_parameters", request, {"tenant": "T-1", "nope": "x"})
+    assert (request, stub.calls) == (ASSET_REQUEST, [])

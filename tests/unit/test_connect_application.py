@@ -353,6 +353,38 @@ def test_an_event_that_was_mistyped_is_refused_with_the_one_that_was_meant(misty
         type(SagaEventsApplication)("App", (SagaEventsApplication,), {mistyped: PurchaseSaga})
 
 
+@pytest.mark.parametrize(
+    "value", [(PurchaseSaga,), "PurchaseSaga", [PurchaseSaga], PurchaseSaga.make, lambda self, request: None, {}, 1]
+)
+def test_what_handles_nothing_is_refused_under_the_name_of_an_event(value: Any) -> None:
+    with pytest.raises(BadDefinition, match=r"handles nothing: assign a saga, on\(\.\.\.\), or None, or decorate"):
+        type(SagaEventsApplication)("App", (SagaEventsApplication,), {"asset_purchase_request_processing": value})
+
+
+def test_a_sweeper_that_is_not_schedulable_is_refused() -> None:
+    with pytest.raises(BadDefinition, match="decorate the method with @schedulable"):
+
+        class App(SagaEventsApplication):
+            asset_purchase_request_processing = PurchaseSaga
+
+            def resume_sagas(self, schedule: Any) -> None: ...
+
+
+def test_a_saga_with_the_decorator_of_methods_is_refused() -> None:
+    class Decorated(PurchaseSaga): ...
+
+    with pytest.raises(BadDefinition, match=r"write asset_purchase_request_processing = on\(Decorated"):
+
+        class App(SagaEventsApplication):
+            foo = event("asset_purchase_request_processing", statuses=["pending"])(Decorated)
+
+
+@pytest.mark.parametrize("name", ["config", "client", "logger", "get_events", "get_descriptor"])
+def test_what_is_the_applications_own_is_no_event(name: str) -> None:
+    with pytest.raises(BadDefinition, match=f"App.{name} is an application's own"):
+        type(SagaEventsApplication)("App", (SagaEventsApplication,), {name: PurchaseSaga})
+
+
 def test_events_that_the_framework_does_not_know_are_taken() -> None:
     class App(SagaEventsApplication):
         helpdesk_case_processing = PurchaseSaga

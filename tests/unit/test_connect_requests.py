@@ -220,6 +220,21 @@ def test_an_item_is_found_by_its_global_id_where_its_id_is_another(order: AssetR
     assert order.item("PRD-1-0002").mpn == "BKP"
 
 
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_key_that_is_not_set_finds_no_item_though_one_has_no_such_name(key: Any) -> None:
+    item = {"id": "PRD-1-0001", "mpn": "MAIL", "global_id": key}
+    with pytest.raises(MissingItem, match="there is no item"):
+        AssetRequest({"id": "PR-1", "asset": {"items": [item]}}).item(key)
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", 5, []])
+@pytest.mark.parametrize("name", ["id", "type", "status"])
+def test_a_name_that_is_no_text_is_missing(nothing: Any, name: str) -> None:
+    request = {"id": "PR-1", "asset": {}, name: nothing}
+    with pytest.raises(MissingField, match=f"has the {name} "):
+        getattr(AssetRequest(request), name)
+
+
 def test_an_id_goes_before_the_mpn_of_another_item() -> None:
     order = AssetRequest({"id": "PR-1", "asset": {"items": [{"id": "A", "mpn": "B"}, {"id": "B", "mpn": "A"}]}})
     assert order.item("B").mpn == "A"
