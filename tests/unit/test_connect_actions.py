@@ -360,9 +360,9 @@ def test_a_loop_of_redirects_is_no_answer() -> None:
 
 @pytest.mark.parametrize("given", ["x", ["tenant"]])
 def test_values_and_problems_that_are_no_dict_are_refused(act: Act, stub: ConnectStub, given: Any) -> None:
-    for name, arguments in (("update_parameters", [given]), ("inquire", [None, given])):
+    for name, arguments in (("update_parameters", {"values": given}), ("inquire", {"problems": given})):
         with pytest.raises(BadValue, match="give a dict by the ids of the parameters"):
-            act(name, copy.deepcopy(ASSET_REQUEST), *arguments)
+            act(name, copy.deepcopy(ASSET_REQUEST), **arguments)
     assert stub.calls == []
 
 
