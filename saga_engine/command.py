@@ -29,7 +29,7 @@ from saga_engine.errors import (
     UnknownExecution,
     UnknownSaga,
 )
-from saga_engine.extensions.errors import ConfigError
+from saga_engine.extensions.errors import ConfigError, PluginLoadError, PluginResolutionError
 from saga_engine.journal import Entry, SagaStatus
 from saga_engine.journals.sqlite_file import path_of
 from saga_engine.listing import is_missing
@@ -70,6 +70,8 @@ _BAD_INPUT = (
     LimitReached,
     NotAllowed,
     NotJSON,
+    PluginLoadError,
+    PluginResolutionError,
     TransactionNotSelected,
     UnknownExecution,
     UnknownSaga,

@@ -72,7 +72,7 @@ from saga_engine.record import (
 )
 from saga_engine.recovery import Recovered, Recovery, ServicesOf, Stuck
 from saga_engine.runner_limits import delivery_budget_s
-from saga_engine.saga import Saga, Services, check_definition
+from saga_engine.saga import Saga, Services, check_definition, refuse_namesake
 from saga_engine.scopes import documents_at
 from saga_engine.threads import ABANDONED_MAX, Threads
 from saga_engine.watchdog import HELD_MAX_S
@@ -151,13 +151,14 @@ class Engine(Plugged, Corrections, Background, Recovery):
         for saga in (registered := tuple(sagas)):
             check_definition(saga)
         _check_arguments(budget_s, threads_max, held_max_s, abandoned_max)
+        _check_plugged(plugins, extensions, modules)
         check_worker_arguments(concurrency_max, poll_s, stop_timeout_s)
         self._services = Services(config, client, logger)
         self._is_own_journal = isinstance(journal, str)
         if not self._is_own_journal and not (hasattr(journal, "append") and hasattr(journal, "submit")):
             raise BadJournalURL(f"{journal!r} is no journal: give a URL such as sqlite:///saga.db, or an open journal")
         self._log = engine_logger(logger)
-        self._sagas = {saga.__name__: saga for saga in registered}
+        self._sagas = _by_name(registered)
         self._budget_s = budget_s
         self._clock = clock or SystemClock()
         self._observer = observer
@@ -754,6 +755,21 @@ def _as_delivered(state: State, request: Raw) -> Source:
     if bytes(request) == bytes(state.request):
         return lambda scope: documents_at(state, scope)
     return lambda scope: (request, documents_at(state, scope)[1])
+
+
+def _by_name(sagas: Iterable[type[Saga]]) -> dict[str, type[Saga]]:
+    found: dict[str, type[Saga]] = {}
+    for saga in sagas:
+        refuse_namesake(found.setdefault(saga.__name__, saga), saga)
+    return found
+
+
+def _check_plugged(plugins: Any, extensions: Any, modules: Any) -> None:
+    for name, value in (("plugins", plugins), ("modules", modules)):
+        if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+            raise BadDefinition(f"Engine({name}={value!r}): give a list")
+    if extensions is not None and not isinstance(extensions, Mapping):
+        raise BadDefinition(f"Engine(extensions={extensions!r}): give a dict of extensions by name")
 
 
 def _check_arguments(budget_s: Any, threads_max: Any, held_max_s: Any, abandoned_max: Any) -> None:

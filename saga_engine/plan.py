@@ -18,6 +18,7 @@ from saga_engine.saga import CacheProvider, Saga, Services
 from saga_engine.services import AsyncServiceWanted, Container, bind_config
 from saga_engine.services.bindings import Registration
 from saga_engine.services.container import wants_nothing
+from saga_engine.services.contributed import provided_by
 from saga_engine.signals import WaitFor
 from saga_engine.undoing import Undo, UndoSaga
 from transactions import BackgroundTransaction, Kind, RetryPolicy
@@ -366,7 +367,7 @@ class _Build:
             if "cache" not in providers and not found.is_bound("cache"):
                 found.bind_registrations([default_cache()])
             for provider in providers.values():
-                found.bind_provider(provider)
+                found.bind_registrations(provided_by(provider))
             if self._earlier is not None and level.path in self._earlier._containers:
                 found.adopt_awaited(self._earlier._containers[level.path])
         return found

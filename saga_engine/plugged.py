@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Raw
@@ -12,7 +13,7 @@ from saga_engine.codec import decode_json
 from saga_engine.journal import Journal
 from saga_engine.plan import Contributed
 from saga_engine.recovery import Stuck
-from saga_engine.saga import Saga, Services
+from saga_engine.saga import Saga, Services, refuse_namesake
 from saga_engine.services import Container
 from saga_engine.state import State
 from saga_engine.threads import Threads
@@ -45,6 +46,7 @@ class Plugged:
     """The part of an engine that has plugins."""
 
     journal: Journal
+    _sagas: dict[str, type[Saga]]
     _services: Services
     _threads: Threads
     _is_own_journal: bool
@@ -134,6 +136,8 @@ class Plugged:
             self._application = application_container(self._services)
         made = Plugging(self, self._application, self._services, self._threads, self._telling_timeout_s)
         made.add(self._given)
+        for one, other in combinations([*self._sagas.values(), *made.manager.points.get("sagas")], 2):
+            refuse_namesake(one, other)
         return made
 
     # --- asking them ---

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import anyio
@@ -149,7 +150,7 @@ class Plugging:
 
     def _add(self, given: Given) -> None:
         for rank, item in enumerate(given.plugins):
-            thing, configuration = item if isinstance(item, tuple) else (item, None)
+            thing, configuration = _with_configuration(item)
             self.manager.attach(thing_named(thing) if isinstance(thing, str) else thing, configuration, rank)
         for name, wanted in given.extensions.items():
             extension, settings = _extension_of(wanted)
@@ -378,6 +379,20 @@ def _callback_of(entry: Entry) -> str | None:
 def _host_of_engine(manager: PluginManager, engine: Any) -> Host:
     """Give what stands behind `Engine.module_api()`: callbacks and resources of whoever made the engine."""
     return Host(Plugin("engine", "0"), manager.points, Container(), _logger, engine)
+
+
+def _with_configuration(item: Any) -> tuple[Any, Mapping[str, Any] | None]:
+    """Take an item of `plugins` apart.
+
+    Raises:
+        PluginLoadError: it is a tuple of something else.
+    """
+    if not isinstance(item, tuple):
+        return item, None
+    thing, *configuration = item
+    if not (len(configuration) == 1 and isinstance(configuration[0], (Mapping, NoneType))):
+        raise PluginLoadError(f"{item!r} is no plugin with its configuration: give (plugin, a dict)")
+    return thing, configuration[0]
 
 
 def _extension_of(wanted: ExtensionThing) -> tuple[Any, Mapping[str, Any]]:

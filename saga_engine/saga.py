@@ -242,13 +242,31 @@ def check_definition(saga: type[Saga]) -> None:
         if saga.mode == "select":
             raise BadDefinition(f"{saga.__name__}.deadline_s: a saga of mode 'select' has no deadline: remove it")
     for name in _POSITIVE_INTS:
-        value = getattr(saga, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise BadDefinition(f"{saga.__name__}.{name} is {value!r}: give an int of at least 1")
-    if not isinstance(saga.compensation_retry, RetryPolicy):
-        raise BadDefinition(f"{saga.__name__}.compensation_retry is {saga.compensation_retry!r}: give a RetryPolicy")
+        _check_int(saga, name)
+    for name, wanted, told in (("compensation_retry", RetryPolicy, "RetryPolicy"), ("providers", Mapping, "dict")):
+        if not isinstance(getattr(saga, name), wanted):
+            raise BadDefinition(f"{saga.__name__}.{name} is {getattr(saga, name)!r}: give a {told}")
     _check_exclusive(saga)
     _check_undoes(saga)
+
+
+def _check_int(saga: type[Saga], name: str) -> None:
+    value = getattr(saga, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadDefinition(f"{saga.__name__}.{name} is {value!r}: give an int of at least 1")
+
+
+def refuse_namesake(one: type[Saga], other: type[Saga]) -> None:
+    """Refuse two sagas of one name: their executions would have the same ids.
+
+    Raises:
+        BadDefinition: they are two, and have one name.
+    """
+    if one is not other and one.__name__ == other.__name__:
+        raise BadDefinition(
+            f"{one.__module__}.{one.__qualname__} and {other.__module__}.{other.__qualname__} are two sagas of one "
+            "name, and an execution is named after its saga: rename one of them"
+        )
 
 
 def _check_exclusive(saga: type[Saga]) -> None:

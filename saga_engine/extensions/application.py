@@ -36,13 +36,12 @@ TApp = TypeVar("TApp")
 class ExtensionManager(Generic[TApp]):
     """Loads and unloads the extensions of one application. For one event loop, asyncio's or trio's.
 
-        async with PluginManager() as plugins:
-            extensions = ExtensionManager(app, plugins)
-            extensions.discover()
-            await extensions.load_all({"http": {"port": 8080}, "metrics": {"enabled": "prefer"}})
-            async with extensions.client():
-                ...
-            await extensions.unload_all()
+        extensions = ExtensionManager(app)
+        extensions.discover()
+        await extensions.load_all({"http": {"port": 8080}, "metrics": {"enabled": "prefer"}})
+        async with extensions.client():
+            ...
+        await extensions.unload_all()
 
     Args:
         app: what the extensions are loaded into: their `app`.

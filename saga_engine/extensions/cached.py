@@ -45,7 +45,12 @@ _lock = threading.RLock()
 
 
 def cached(
-    *, max_entries: int = ENTRIES_MAX, num_args: int | None = None, uncached_args: Collection[str] = ()
+    function: None = None,
+    /,
+    *,
+    max_entries: int = ENTRIES_MAX,
+    num_args: int | None = None,
+    uncached_args: Collection[str] = (),
 ) -> Callable[[Function], Function]:
     """Decorate an async function so that it is called once for the same arguments. Exceptions are not kept.
 
@@ -53,6 +58,7 @@ def cached(
     All callers are given the same object, so nobody may change it. Arguments of different types are different.
 
     Args:
+        function: nothing: it is written `@cached()`, with parentheses.
         max_entries: how many values are kept; of more, the one that was not asked for the longest goes.
         num_args: how many of its arguments (without `self`) make up the key, from the first; None: all.
         uncached_args: the names of arguments that are no part of the key; not together with `num_args`.
@@ -63,6 +69,9 @@ def cached(
         InvalidatedTooOften: raised by the decorated function: its key was invalidated `RECALLS_MAX` times while it
             was being computed.
     """
+
+    if function is not None:
+        raise NotCacheable(f"@cached stands above {function!r} without parentheses: write @cached()")
 
     def decorate(function: Function) -> Function:
         cache = CachedFunction(function, max_entries, num_args, uncached_args)

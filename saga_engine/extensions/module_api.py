@@ -9,7 +9,12 @@ from typing import Any
 
 from saga_engine.extensions.cached import cached_function_of
 from saga_engine.extensions.callbacks import CALLBACKS_POINT, check_callback, kinds_of_category
-from saga_engine.extensions.errors import InvalidationsUnsupported, RegistrationClosed, UnknownRegistration
+from saga_engine.extensions.errors import (
+    InvalidationsUnsupported,
+    NotCacheable,
+    RegistrationClosed,
+    UnknownRegistration,
+)
 from saga_engine.extensions.invalidations import feed_of
 from saga_engine.extensions.ledger import Ledger
 from saga_engine.extensions.unit import Host
@@ -194,6 +199,8 @@ class ModuleApi:
             NotCacheable: these are not the arguments that make up its key; a TypeError.
             JournalError: it was dropped here, but other processes could not be told; do it again.
         """
+        if key is None:
+            raise NotCacheable("the key is None: give a tuple of arguments, or call invalidate_all(function)")
         await cached_function_of(function).invalidate(key)
 
     async def invalidate_all(self, function: AsyncCallback) -> None:

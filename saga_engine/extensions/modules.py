@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -113,6 +114,10 @@ class ModuleUnit(PluginUnit):
         parse = getattr(self.module_type, "parse_config", None)
         if parse is None:
             return given
+        if not isinstance(inspect.getattr_static(self.module_type, "parse_config"), (staticmethod, classmethod)):
+            raise ConfigError(f"{_name_of(self.module_type)}.parse_config: put @staticmethod above it", self._path)
+        if inspect.iscoroutinefunction(parse):
+            raise ConfigError(f"{_name_of(self.module_type)}.parse_config is async: make it a plain method", self._path)
         try:
             return parse(given)
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The service providers that plugins contribute: bound in the application's container as long as they are there."""
+"""The service providers of sagas and plugins; those of plugins are bound as long as the plugins are there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,32 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from saga_engine.services.bindings import Registration
 from saga_engine.services.container import Container, registrations_of
+from saga_engine.services.failures import BindingConflict
 
-__all__ = ["ContributedProviders"]
+__all__ = ["ContributedProviders", "provided_by"]
+
+
+#: What the engine gives every step itself, in front of all that is provided.
+_ENGINES_OWN = frozenset({"client", "context", "logger", "request"})
+
+
+def provided_by(provider: Any) -> list[Registration]:
+    """List what a provider of a saga or a plugin asks to bind.
+
+    Raises:
+        BindingConflict: it provides what the engine gives.
+        InvalidClassType: it is no service provider.
+    """
+    registrations = registrations_of(provider)
+    for registration in registrations:
+        if registration.key in _ENGINES_OWN:
+            raise BindingConflict(
+                f"{registration.origin} provides {registration.key!r}, which the engine gives itself: name it "
+                "otherwise, or give the engine or the handler another one; in tests, use engine.container.override"
+            )
+    return registrations
 
 
 class ContributedProviders:
@@ -43,4 +66,4 @@ class ContributedProviders:
             for each, (provider, home) in present.items():
                 if each not in self._undos:
                     # The provider is held here, too, so that no other object can have its id meanwhile.
-                    self._undos[each] = (provider, self._container.bind_from(home, registrations_of(provider)))
+                    self._undos[each] = (provider, self._container.bind_from(home, provided_by(provider)))

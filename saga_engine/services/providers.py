@@ -58,7 +58,7 @@ class ServiceProvider:
         """List what was bound on this object, what `register()` binds, and the `provide_<name>` methods.
 
         Raises:
-            InvalidClassType: a `provide_<name>` method is an async generator, or async and transient.
+            InvalidClassType: a `provide_<name>` is no method, a generator, or async and transient.
         """
         collected = list(self.__dict__.get("_own", ()))
         token = _registering.set((self, collected))
@@ -86,8 +86,10 @@ class ServiceProvider:
         function = getattr(self, method)
         origin = f"{type(self).__name__}.{method}"
         scope, is_async = scope_of(function), inspect.iscoroutinefunction(function)
-        if inspect.isasyncgenfunction(function):
-            raise InvalidClassType(f"{origin} is an async generator: return one value, and close it where it is used")
+        if not callable(function):
+            raise InvalidClassType(f"{origin} is {function!r}: make it a method, or bind_instance in register()")
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise InvalidClassType(f"{origin} is a generator: return one value, and close it where it is used")
         if is_async and scope == "transient":
             raise InvalidClassType(f"{origin} is async and transient: make it a plain method that gives a factory")
         return Registration(method[len(_PREFIX) :], function, "provider", origin, scope, is_async)
@@ -100,11 +102,7 @@ BaseServiceProvider = ServiceProvider
 @lru_cache(maxsize=1024)
 def _provide_methods(cls: Any) -> tuple[str, ...]:
     """List the names of a class's `provide_<name>` methods."""
-    return tuple(
-        name
-        for name in dir(cls)
-        if name.startswith(_PREFIX) and len(name) > len(_PREFIX) and callable(getattr(cls, name))
-    )
+    return tuple(name for name in dir(cls) if name.startswith(_PREFIX) and len(name) > len(_PREFIX))
 
 
 class WarningLogger(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from saga_engine.services.cache import TTL_DEFAULT_S, CacheError, JSONCache, Seconds, checked_key
 
@@ -13,6 +13,8 @@ __all__ = ["URL_DEFAULT", "RedisCache"]
 
 URL_DEFAULT = "redis://127.0.0.1:6379/0"
 _TIMEOUT_S = 5.0
+#: The longest time to live that a server takes, near enough: 30,000 years.
+_TTL_S_MAX = 1e12
 #: How many keys are removed at a time.
 _PAGE = 500
 #: Characters that a pattern of redis does not take for themselves.
@@ -33,7 +35,8 @@ class RedisCache(JSONCache):
 
     def __init__(self, url: str = URL_DEFAULT, ttl: Seconds | None = TTL_DEFAULT_S, name: str = "cache") -> None:
         super().__init__(ttl, time.monotonic)  # only differences of times are used
-        self._prefix = f"{checked_key(name)}:"
+        # Quoted, so that no name with its colon can be the beginning of another's key.
+        self._prefix = f"{quote(checked_key(name), safe='')}:"
         self._shown_url = _without_password(url)
         self._client, self._errors = _client_of(url, self._shown_url)
 
@@ -57,7 +60,7 @@ class RedisCache(JSONCache):
     def _write(self, key: str, text: str, expires_at: float | None, now: float) -> None:
         name, ttl_ms = self._prefix + key, None
         if expires_at is not None:
-            ttl_ms = round((expires_at - now) * 1000)
+            ttl_ms = round(min(expires_at - now, _TTL_S_MAX) * 1000)
             if ttl_ms <= 0:
                 self._ask(lambda: self._client.delete(name))
                 return

@@ -17,12 +17,12 @@ from sagas import World, saga_of
 
 from saga_engine import Engine, Saga, SagaContext, SagaStatus, default_engine
 from saga_engine.cli import main
-from saga_engine.errors import BadJournalURL, NotAllowed
+from saga_engine.errors import BadDefinition, BadJournalURL, NotAllowed
 from saga_engine.extensions import ExtensionBase, PluginStartError, extension, plugin
 from saga_engine.extensions.errors import ConfigError, ModuleFailure, OperationDenied, PluginLoadError
 from saga_engine.journals import open_journal
 from saga_engine.narration import standing_lines
-from saga_engine.services import ServiceProvider
+from saga_engine.services import BindingConflict, ServiceProvider
 from saga_engine.testing import ManualClock
 from transactions import BackgroundTransaction, RetryPolicy
 
@@ -180,6 +180,51 @@ def test_a_callback_that_exits_or_cancels_itself_ends_nothing_but_itself(
             saga_of(World().step("a")).make(engine=engine).resolve({"id": f"PR-{number}"})
     assert len(told.calls) == 3
     assert "TaskInterrupted" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["client", "logger", "request", "context"])
+def test_what_the_engine_gives_itself_cannot_be_provided(name: str) -> None:
+    provider = type("Own", (ServiceProvider,), {f"provide_{name}": lambda self: "mine"})
+    with pytest.raises(BindingConflict, match=rf"Own.provide_{name} provides '{name}', which the engine gives itself"):
+        Engine("memory://", config={}, plugins=[provider])
+
+    class Provided(saga_of(World().step("a"))):  # type: ignore[misc]
+        providers: ClassVar[dict[str, Any]] = {"own": provider}
+
+        def transactions(self, request: dict[str, Any]) -> list[Any]:
+            return [Ship]
+
+    with Engine("memory://", config={}) as engine, pytest.raises(BindingConflict, match="which the engine gives"):
+        Provided.make(engine=engine).resolve({"id": "PR-1"})
+
+
+def test_two_sagas_of_one_name_are_refused() -> None:
+    other = type("ShopSaga", (Saga,), {"transactions": lambda self, request: [Ship]})
+    second = plugin(id="second", version="1")(type("Second", (), {"Saga": extension(point="sagas")(other)}))
+    for given in (
+        {"plugins": [Shop, second]},
+        {"plugins": [Shop], "sagas": [other]},
+        {"sagas": [Shop.ShopSaga, other]},
+    ):
+        with pytest.raises(BadDefinition, match="are two sagas of one name"):
+            Engine("memory://", config={}, **given)
+    Engine("memory://", config={}, plugins=[Shop], sagas=[Shop.ShopSaga]).close()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"plugins": "audit"}, BadDefinition),
+        ({"plugins": object()}, BadDefinition),
+        ({"plugins": [("audit", {}, 3)]}, PluginLoadError),
+        ({"plugins": [(Shop, 5)]}, PluginLoadError),
+        ({"extensions": ["poller"]}, BadDefinition),
+        ({"modules": {"module": "a.B"}}, BadDefinition),
+    ],
+)
+def test_what_is_no_list_of_plugins_is_refused(given: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match="give"):
+        Engine("memory://", config={}, **given)
 
 
 def test_a_closed_engine_starts_no_plugins() -> None:

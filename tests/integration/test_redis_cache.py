@@ -89,6 +89,20 @@ def test_b5_delete_removes_one_key_and_flush_only_the_cache_s_own(url, cache):
     other.close()
 
 
+def test_b5_caches_whose_names_begin_alike_do_not_see_each_other(url):
+    first, second = RedisCache(url, name="a"), RedisCache(url, name="a:b")
+    second.put("c", 1)
+    assert first.get("b:c") is None
+    first.flush()
+    assert second.get("c") == 1
+    second.flush()
+
+
+def test_b5_a_time_to_live_that_is_longer_than_redis_counts_is_for_ever(cache):
+    cache.put("k", 1, ttl=1e300)
+    assert cache.get("k") == 1
+
+
 def test_b5_what_is_not_json_is_refused_before_redis_is_asked(cache):
     with pytest.raises(NotJSON, match="value is a object"):
         cache.put("key", object())

@@ -1085,3 +1085,10 @@ def test_e4_a_closed_journal_neither_takes_nor_gives_invalidations(url: str, tmp
     for use in (partial(journal.put_invalidation, "me", "cache", None), partial(journal.invalidations, after=0)):
         with pytest.raises(JournalError, match="the journal is closed"):
             use()
+
+
+def test_e4_a_bare_decorator_is_refused() -> None:
+    async def ask() -> None: ...
+
+    with pytest.raises(NotCacheable, match=r"without parentheses: write @cached\(\)"):
+        cached(ask)  # type: ignore[arg-type]

@@ -644,7 +644,7 @@ def test_an_async_provider_method_that_nothing_could_share_is_refused():
         @scoped("transient")
         async def provide_client(self): ...
 
-    with pytest.raises(InvalidClassType, match=r"Generator\.provide_client is an async generator"):
+    with pytest.raises(InvalidClassType, match=r"Generator\.provide_client is a generator"):
         Container([Generator()])
     with pytest.raises(InvalidClassType, match=r"Transient\.provide_client is async and transient"):
         Container([Transient()])

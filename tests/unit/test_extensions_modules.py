@@ -164,6 +164,19 @@ def test_e1_a_config_error_of_a_module_aborts_before_any_is_built_and_tells_the_
     assert manager.plugins() == []
 
 
+def test_e1_a_parse_config_that_is_no_plain_static_method_is_refused(manager: PluginManager) -> None:
+    class Bound:
+        def parse_config(self, config: dict[str, Any]) -> Any: ...
+
+    class Async:
+        @staticmethod
+        async def parse_config(config: dict[str, Any]) -> Any: ...
+
+    for module, told in ((Bound, "put @staticmethod above it"), (Async, "is async: make it a plain method")):
+        with pytest.raises(ConfigError, match=told):
+            load_modules([{"module": module}], manager)
+
+
 def test_e1_any_other_exception_of_parse_config_becomes_a_config_error_with_its_cause(manager: PluginManager) -> None:
     wanted = r"^modules\.<item 0>\.config: .*Parsing\.parse_config raised ValueError"
     with pytest.raises(ConfigError, match=wanted) as caught:

@@ -800,3 +800,12 @@ async def test_b2_an_execution_has_its_own_result_of_an_async_provider(anyio_bac
 
     assert (await one.aget("session"), await other.child().aget("session")) == (["one"], ["other"])
     assert await one.child().aget("session") is one.get("session")
+
+
+def test_b2_what_is_no_method_or_a_generator_is_refused():
+    def give(self):
+        yield 5
+
+    for value, told in ((5, "make it a method"), (give, "is a generator")):
+        with pytest.raises(InvalidClassType, match=told):
+            Container([type("Wrong", (ServiceProvider,), {"provide_x": value})])
