@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
@@ -44,6 +43,7 @@ from saga_engine.errors import (
     UnknownSaga,
 )
 from saga_engine.exports import export_of, record_of
+from saga_engine.imports import import_named
 from saga_engine.journal import (
     ABSENT,
     DriveResumed,
@@ -721,11 +721,13 @@ class Engine(Plugged, Corrections, Background, Recovery):
                 "or stop()"
             )
         self._close_background()
-        if self._plugging is not None:
-            self._plugging.close()
-        self._threads.close()
-        if self._is_own_journal:
-            self.journal.close()
+        try:
+            if self._plugging is not None:
+                self._plugging.close()
+        finally:  # also after a Ctrl-C, which goes on
+            self._threads.close()
+            if self._is_own_journal:
+                self.journal.close()
 
     def __enter__(self) -> Engine:
         """Give the engine itself."""
@@ -798,11 +800,8 @@ def find_saga(path: str) -> type[Saga]:
     Raises:
         UnknownSaga: there is none.
     """
-    module_name, _, qualified = path.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-        for name in qualified.split("."):
-            found = getattr(found, name)
+        found = import_named(path)
     except Exception as error:  # an import runs foreign code, which may raise anything
         raise UnknownSaga(
             f"{path!r} cannot be imported ({error}): write module:Saga, or give Engine(sagas=[...])"

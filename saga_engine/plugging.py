@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import queue
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import NoneType
@@ -29,6 +29,7 @@ from saga_engine.extensions.modules import load_modules
 from saga_engine.extensions.plugin import Plugin
 from saga_engine.extensions.service import ExtensionService
 from saga_engine.extensions.unit import Host, PluginUnit
+from saga_engine.imports import import_named
 from saga_engine.journal import Entry, Journal, SagaEnded, SagaParked, SagaStatus, StepFailed
 from saga_engine.plan import Contributed
 from saga_engine.plugged import Given, Origin
@@ -229,7 +230,7 @@ class Plugging:
         try:
             self._await_plainly(self._stop())
             self._own_ledger.undo_all()
-        except BaseException:  # whatever it is, what the engine holds is to be given back after this
+        except (Exception, CancelledError):
             _logger.exception("plugins could not be stopped cleanly")
 
     # --- what they contribute ---
@@ -425,13 +426,9 @@ def _imported(name: str) -> Any:
     Raises:
         PluginLoadError: it cannot be imported.
     """
-    module_name, _, qualified = name.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in qualified.split("."):
-            found = getattr(found, part)
+        return import_named(name)
     except Exception as error:  # an import runs foreign code, which may raise anything
         raise PluginLoadError(
             f"{name!r} cannot be imported ({type(error).__name__}: {error}): write package.module:Class"
         ) from error
-    return found

@@ -17,7 +17,7 @@ from sagas import World, saga_of
 
 from saga_engine import Engine, Saga, SagaContext, SagaStatus, default_engine
 from saga_engine.cli import main
-from saga_engine.errors import BadDefinition, BadJournalURL, NotAllowed
+from saga_engine.errors import BadDefinition, BadJournalURL, JournalError, NotAllowed
 from saga_engine.extensions import ExtensionBase, PluginStartError, extension, plugin
 from saga_engine.extensions.errors import ConfigError, ModuleFailure, OperationDenied, PluginLoadError
 from saga_engine.journals import open_journal
@@ -225,6 +225,20 @@ def test_two_sagas_of_one_name_are_refused() -> None:
 def test_what_is_no_list_of_plugins_is_refused(given: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match="give"):
         Engine("memory://", config={}, **given)
+
+
+def test_a_ctrl_c_while_plugins_stop_goes_on_when_all_is_given_back(tmp_path: Path) -> None:
+    @plugin(id="slow", version="1")
+    class Slow:
+        async def stop(self) -> None:
+            raise KeyboardInterrupt
+
+    engine = Engine(f"sqlite:///{tmp_path / 'saga.db'}", config={}, plugins=[Slow])
+    engine.start_plugins()
+    with pytest.raises(KeyboardInterrupt):
+        engine.close()
+    with pytest.raises(JournalError, match="closed"):
+        engine.journal.header("ShopSaga:PR-1")
 
 
 def test_a_closed_engine_starts_no_plugins() -> None:
